@@ -1,0 +1,495 @@
+import type { EngineModel, EngineType } from '../engines/engine.js';
+import type { ApiKind, RequestRecord } from '../machines/records.js';
+import { RING_MINUTES, type Ring, ringOf, type Slot } from '../machines/ring.js';
+import {
+  addSums,
+  type Counters,
+  type DailySums,
+  type Delta,
+  emptyDelta,
+  foldDelta,
+  foldRecord,
+  noSums,
+  type Sums,
+} from '../machines/sums.js';
+import { type TpsState, tpsSeed } from '../machines/tps.js';
+import type { EndpointConfig } from '../persistence/store.js';
+
+export type Health = 'pending' | 'online' | 'error' | 'offline';
+
+/** The last health result of an endpoint, as it is stored. */
+export interface HealthState {
+  health: Health;
+  engineType: EngineType | null;
+  latencyMs: number | null;
+  /** Wall clock, ms. */
+  lastSeen: number | null;
+  lastError: string | null;
+  errorCount: number;
+}
+
+/** Everything an endpoint's actor starts from. */
+export interface EndpointSeed extends HealthState, Counters {
+  draining: boolean;
+  models: EngineModel[];
+}
+
+/** The all-time and today's sums of one endpoint × model × kind. */
+export interface ModelSums {
+  endpointId: string;
+  modelId: string;
+  kind: ApiKind;
+  total: Sums;
+  /** The server-local date `today` belongs to. */
+  date: string;
+  today: Sums;
+}
+
+/** Records that are written together, once: all of them or none. */
+export interface Block {
+  run: string;
+  firstSeq: number;
+  lastSeq: number;
+  rows: RequestRecord[];
+  delta: Delta;
+  health: Map<string, HealthState>;
+  models: Map<string, EngineModel[]>;
+  bytes: number;
+  /** A sealed block is being written; it does not change any more. */
+  sealed: boolean;
+}
+
+export interface BooksLimits {
+  /** Rows of one block, so of one transaction. */
+  blockRows: number;
+  /** Memory for rows that wait; past it the oldest lose their detail, never their sums. */
+  maxBytes: number;
+}
+
+export const BOOKS_LIMITS: BooksLimits = { blockRows: 200, maxBytes: 64 * 1024 * 1024 };
+
+/**
+ * What outlives a crash of any actor: the committed state, and the queue of what is not yet written. The seed
+ * of a (re)started actor is committed + fold(pending), read in the same synchronous step as the spawn.
+ */
+export class Books {
+  /** Random name of this process's sequence of records. */
+  readonly run: string;
+  readonly #limits: BooksLimits;
+  readonly #configs = new Map<string, EndpointConfig>();
+  /** Moves with each new URL or key of an endpoint. */
+  readonly #versions = new Map<string, number>();
+  readonly #endpoints = new Map<string, EndpointSeed>();
+  readonly #sums = new Map<string, Map<string, ModelSums>>();
+  readonly #minutes = new Map<number, Slot>();
+  /** Provisional ids → the stored id of the same URL, found late. */
+  readonly #aliases = new Map<string, string>();
+  readonly #listeners = new Set<(record: RequestRecord) => void>();
+  #blocks: Block[] = [];
+  #seq = 0;
+  #bytes = 0;
+  #droppedRows = 0;
+
+  constructor(run: string, limits: BooksLimits = BOOKS_LIMITS) {
+    this.run = run;
+    this.#limits = limits;
+  }
+
+  /** Appends a finished request. Synchronous and total: nothing can be lost between here and the disk. */
+  append(record: RequestRecord): void {
+    for (const attempt of record.attempts) {
+      attempt.endpointId = this.#aliases.get(attempt.endpointId) ?? attempt.endpointId;
+    }
+    const block = this.#open();
+    block.rows.push(record);
+    foldRecord(block.delta, record);
+    const bytes = roughBytes(record);
+    block.bytes += bytes;
+    this.#bytes += bytes;
+    if (this.#bytes > this.#limits.maxBytes) this.#shed();
+    for (const listener of this.#listeners) listener(record);
+  }
+
+  /** The newest health result waits for the next batch; an older unsaved one is replaced. */
+  noteHealth(id: string, health: HealthState): void {
+    const { health: state, engineType, latencyMs, lastSeen, lastError, errorCount } = health;
+    this.#open().health.set(id, { health: state, engineType, latencyMs, lastSeen, lastError, errorCount });
+  }
+
+  noteModels(id: string, models: EngineModel[]): void {
+    this.#open().models.set(id, models);
+  }
+
+  /** The oldest block, sealed, or undefined when all is written. */
+  seal(): Block | undefined {
+    const block = this.#blocks[0];
+    if (block !== undefined) block.sealed = true;
+    return block;
+  }
+
+  /** Everything up to `seq` of this run is on disk. Idempotent. */
+  commitThrough(seq: number): void {
+    while (this.#blocks[0] !== undefined && this.#blocks[0].lastSeq <= seq) {
+      const block = this.#blocks.shift() as Block;
+      this.#bytes -= block.bytes;
+      this.#commit(block);
+    }
+  }
+
+  /** Calls back with each appended record; returns the way to stop that. */
+  onAppend(listener: (record: RequestRecord) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  get pending(): { blocks: number; rows: number; bytes: number; droppedRows: number; lastSeq: number } {
+    let rows = 0;
+    for (const block of this.#blocks) rows += block.rows.length;
+    return {
+      blocks: this.#blocks.length,
+      rows,
+      bytes: this.#bytes,
+      droppedRows: this.#droppedRows,
+      lastSeq: this.#seq,
+    };
+  }
+
+  /** Rows that are not on disk yet, oldest first. */
+  pendingRows(): RequestRecord[] {
+    return this.#blocks.flatMap((block) => block.rows);
+  }
+
+  /** What is not written, for the file of saved records. */
+  pendingBlocks(): readonly Block[] {
+    return this.#blocks;
+  }
+
+  // Seeds of the committed state.
+
+  /** A stored endpoint, or a new one with `newEndpointSeed()`. */
+  seedEndpoint(config: EndpointConfig, seed: EndpointSeed): void {
+    this.#configs.set(config.id, config);
+    this.#endpoints.set(config.id, { ...seed });
+  }
+
+  /** The stored counters of an endpoint, which include what this run has written. */
+  seedCounters(id: string, { success, failed }: Counters): void {
+    const endpoint = this.#endpoints.get(id);
+    if (endpoint !== undefined) Object.assign(endpoint, { success, failed });
+  }
+
+  /** A changed endpoint; answers its version, which moves when it points elsewhere or uses another key. */
+  setConfig(config: EndpointConfig, newTarget: boolean): number {
+    this.#configs.set(config.id, config);
+    if (newTarget) this.#versions.set(config.id, this.version(config.id) + 1);
+    return this.version(config.id);
+  }
+
+  config(id: string): EndpointConfig | undefined {
+    return this.#configs.get(id);
+  }
+
+  version(id: string): number {
+    return this.#versions.get(id) ?? 1;
+  }
+
+  seedModels(id: string, models: EngineModel[]): void {
+    const endpoint = this.#endpoints.get(id);
+    if (endpoint !== undefined) endpoint.models = models;
+  }
+
+  seedSums(rows: Iterable<ModelSums>): void {
+    this.#sums.clear();
+    for (const row of rows) this.#sumsOf(row.endpointId).set(sumKey(row.modelId, row.kind), row);
+  }
+
+  seedMinutes(slots: Iterable<Slot>): void {
+    this.#minutes.clear();
+    for (const slot of slots) this.#minutes.set(slot.minute, slot);
+  }
+
+  setDraining(id: string, draining: boolean): void {
+    const endpoint = this.#endpoints.get(id);
+    if (endpoint !== undefined) endpoint.draining = draining;
+  }
+
+  /** Another server behind the same name: pending, and unknown until its first check. */
+  resetHealth(id: string): void {
+    const endpoint = this.#endpoints.get(id);
+    if (endpoint === undefined) return;
+    for (const block of this.#blocks) block.health.delete(id);
+    Object.assign(endpoint, { health: 'pending', engineType: null, lastError: null, errorCount: 0 });
+  }
+
+  /** A removed endpoint takes its counters and daily sums with it; rows and minutes stay. */
+  forget(id: string): void {
+    this.#configs.delete(id);
+    this.#versions.delete(id);
+    this.#endpoints.delete(id);
+    this.#sums.delete(id);
+    for (const block of this.#blocks) {
+      block.health.delete(id);
+      block.models.delete(id);
+    }
+  }
+
+  /** From now on what was counted under `provisional` belongs to `stored`. */
+  alias(provisional: string, stored: string): void {
+    this.#aliases.set(provisional, stored);
+    for (const block of this.#blocks) {
+      for (const row of block.rows) {
+        for (const attempt of row.attempts) {
+          if (attempt.endpointId === provisional) attempt.endpointId = stored;
+        }
+      }
+      block.delta = renamed(block.delta, provisional, stored);
+      rename(block.health, provisional, stored);
+      rename(block.models, provisional, stored);
+    }
+    this.#configs.delete(provisional);
+    this.#endpoints.delete(provisional);
+    this.#sums.delete(provisional);
+  }
+
+  resolve(id: string): string {
+    return this.#aliases.get(id) ?? id;
+  }
+
+  // Seeds for actors: committed + fold(pending).
+
+  /** Every endpoint there is, in the order of registration. */
+  configs(): EndpointConfig[] {
+    return [...this.#configs.values()];
+  }
+
+  endpoint(id: string): EndpointSeed | undefined {
+    const committed = this.#endpoints.get(id);
+    if (committed === undefined) return undefined;
+    const seed = { ...committed };
+    for (const block of this.#blocks) {
+      Object.assign(seed, block.health.get(id));
+      seed.models = block.models.get(id) ?? seed.models;
+      const counters = block.delta.counters.get(id);
+      seed.success += counters?.success ?? 0;
+      seed.failed += counters?.failed ?? 0;
+    }
+    return seed;
+  }
+
+  /** All-time and today's sums by endpoint × model × kind, of one endpoint or of all that exist. */
+  modelSums(today: string, endpointId?: string): ModelSums[] {
+    const folded = new Map<string, ModelSums>();
+    const ids = endpointId === undefined ? this.#sums.keys() : [endpointId];
+    for (const id of ids) {
+      for (const row of this.#sums.get(id)?.values() ?? []) {
+        folded.set(`${id}\n${sumKey(row.modelId, row.kind)}`, onDay(row, today));
+      }
+    }
+    for (const block of this.#blocks) {
+      for (const row of block.delta.daily.values()) {
+        if (endpointId !== undefined && row.endpointId !== endpointId) continue;
+        if (!this.#endpoints.has(row.endpointId)) continue;
+        const key = `${row.endpointId}\n${sumKey(row.modelId, row.kind)}`;
+        let sums = folded.get(key);
+        if (sums === undefined) {
+          sums = emptyModelSums(row, today);
+          folded.set(key, sums);
+        }
+        addSums(sums.total, row);
+        if (row.date === today) addSums(sums.today, row);
+      }
+    }
+    return [...folded.values()];
+  }
+
+  tps(endpointId: string, modelId: string, kind: ApiKind, today: string): TpsState {
+    const sums = this.modelSums(today, endpointId).find(
+      (row) => row.modelId === modelId && row.kind === kind,
+    );
+    return tpsOf(today, sums?.today);
+  }
+
+  /** The 60 minutes up to `minute`. */
+  ring(minute: number): Ring {
+    const slots = new Map<number, Slot>([...this.#minutes].map(([minute, slot]) => [minute, { ...slot }]));
+    for (const block of this.#blocks) addMinutes(slots, block.delta);
+    return ringOf(
+      [...slots.values()].filter((slot) => slot.minute <= minute && slot.minute > minute - RING_MINUTES),
+    );
+  }
+
+  #commit(block: Block): void {
+    for (const [id, counters] of block.delta.counters) {
+      const endpoint = this.#endpoints.get(id);
+      if (endpoint === undefined) continue;
+      endpoint.success += counters.success;
+      endpoint.failed += counters.failed;
+    }
+    for (const row of block.delta.daily.values()) this.#commitDaily(row);
+    addMinutes(this.#minutes, block.delta);
+    this.#forgetOldMinutes();
+    for (const [id, health] of block.health) {
+      const endpoint = this.#endpoints.get(id);
+      if (endpoint !== undefined) Object.assign(endpoint, health);
+    }
+    for (const [id, models] of block.models) {
+      const endpoint = this.#endpoints.get(id);
+      if (endpoint !== undefined) endpoint.models = models;
+    }
+  }
+
+  #commitDaily(row: DailySums): void {
+    if (!this.#endpoints.has(row.endpointId)) return;
+    const sums = this.#sumsOf(row.endpointId);
+    const key = sumKey(row.modelId, row.kind);
+    let there = sums.get(key);
+    if (there === undefined) {
+      there = emptyModelSums(row, row.date);
+      sums.set(key, there);
+    }
+    addSums(there.total, row);
+    // A record of another day than the sums hold: the later day wins, an older one only counts in the total.
+    if (row.date > there.date) Object.assign(there, { date: row.date, today: noSums() });
+    if (row.date === there.date) addSums(there.today, row);
+  }
+
+  #sumsOf(endpointId: string): Map<string, ModelSums> {
+    let sums = this.#sums.get(endpointId);
+    if (sums === undefined) {
+      sums = new Map();
+      this.#sums.set(endpointId, sums);
+    }
+    return sums;
+  }
+
+  #forgetOldMinutes(): void {
+    if (this.#minutes.size <= 2 * RING_MINUTES) return;
+    const kept = [...this.#minutes.keys()].sort((a, b) => a - b).slice(-RING_MINUTES - 1);
+    const oldest = kept[0] ?? 0;
+    for (const minute of this.#minutes.keys()) if (minute < oldest) this.#minutes.delete(minute);
+  }
+
+  #open(): Block {
+    this.#seq += 1;
+    const last = this.#blocks[this.#blocks.length - 1];
+    if (last !== undefined && !last.sealed && last.rows.length < this.#limits.blockRows) {
+      last.lastSeq = this.#seq;
+      return last;
+    }
+    const block: Block = {
+      run: this.run,
+      firstSeq: this.#seq,
+      lastSeq: this.#seq,
+      rows: [],
+      delta: emptyDelta(),
+      health: new Map(),
+      models: new Map(),
+      bytes: 0,
+      sealed: false,
+    };
+    this.#blocks.push(block);
+    return block;
+  }
+
+  /** Past the memory limit the oldest unsealed block gives up its rows; its sums join the block after it. */
+  #shed(): void {
+    for (let i = 0; i < this.#blocks.length - 1 && this.#bytes > this.#limits.maxBytes; ) {
+      const block = this.#blocks[i] as Block;
+      if (block.sealed) {
+        i += 1;
+        continue;
+      }
+      this.#droppedRows += block.rows.length;
+      this.#bytes -= block.bytes;
+      this.#blocks.splice(i, 1);
+      const next = this.#blocks[i] as Block;
+      next.firstSeq = block.firstSeq;
+      foldDelta(block.delta, next.delta);
+      next.delta = block.delta;
+      next.health = new Map([...block.health, ...next.health]);
+      next.models = new Map([...block.models, ...next.models]);
+    }
+  }
+}
+
+/** Today's numbers of a model as a tracker starts with them. */
+export function tpsOf(date: string, today: Sums | undefined): TpsState {
+  const sums = today ?? noSums();
+  return tpsSeed({ date, samples: sums.samples, tokens: sums.sampleTokens, ms: sums.sampleMs });
+}
+
+export function newEndpointSeed(): EndpointSeed {
+  return {
+    health: 'pending',
+    engineType: null,
+    latencyMs: null,
+    lastSeen: null,
+    lastError: null,
+    errorCount: 0,
+    success: 0,
+    failed: 0,
+    draining: false,
+    models: [],
+  };
+}
+
+function sumKey(modelId: string, kind: ApiKind): string {
+  return `${kind}\n${modelId}`;
+}
+
+function emptyModelSums(row: DailySums, date: string): ModelSums {
+  const { endpointId, modelId, kind } = row;
+  return { endpointId, modelId, kind, total: noSums(), date, today: noSums() };
+}
+
+function onDay(row: ModelSums, date: string): ModelSums {
+  const today = row.date === date ? { ...row.today } : noSums();
+  return { ...row, total: { ...row.total }, date, today };
+}
+
+function addMinutes(slots: Map<number, Slot>, delta: Delta): void {
+  for (const row of delta.minutes.values()) {
+    let slot = slots.get(row.minute);
+    if (slot === undefined) {
+      slot = { minute: row.minute, success: 0, error: 0, measured: 0, measuredMs: 0 };
+      slots.set(row.minute, slot);
+    }
+    slot.success += row.success;
+    slot.error += row.error;
+    slot.measured += row.measured;
+    slot.measuredMs += row.measuredMs;
+  }
+}
+
+function rename<V>(map: Map<string, V>, from: string, to: string): void {
+  const value = map.get(from);
+  if (value === undefined) return;
+  map.delete(from);
+  map.set(to, value);
+}
+
+function renamed(delta: Delta, from: string, to: string): Delta {
+  const result = emptyDelta();
+  const name = (id: string) => (id === from ? to : id);
+  for (const [id, counters] of delta.counters) {
+    foldDelta(result, { ...emptyDelta(), counters: new Map([[name(id), counters]]) });
+  }
+  for (const row of delta.daily.values()) {
+    const moved = { ...row, endpointId: name(row.endpointId) };
+    const key = `${moved.date}\n${moved.endpointId}\n${moved.kind}\n${moved.modelId}`;
+    foldDelta(result, { ...emptyDelta(), daily: new Map([[key, moved]]) });
+  }
+  for (const row of delta.minutes.values()) {
+    const moved = { ...row, endpointId: name(row.endpointId) };
+    const key = `${moved.minute}\n${moved.endpointId}\n${moved.kind}\n${moved.modelId}`;
+    foldDelta(result, { ...emptyDelta(), minutes: new Map([[key, moved]]) });
+  }
+  return result;
+}
+
+/** A row's share of the memory limit: its texts and a fixed part for the rest. */
+function roughBytes(record: RequestRecord): number {
+  let chars = record.model.length + record.requestId.length + (record.error?.length ?? 0);
+  for (const attempt of record.attempts) chars += 300 + attempt.modelId.length + (attempt.error?.length ?? 0);
+  return 600 + 2 * chars;
+}

@@ -1,0 +1,223 @@
+import { createActor, fromPromise } from 'xstate';
+import { type Clock, localDate, minuteOf } from '../clock.js';
+import type { CheckResult } from '../engines/check.js';
+import { boxMachine } from '../machines/box.js';
+import { endpointMachine, type ProbeInput } from '../machines/endpoint.js';
+import { endpointsMachine } from '../machines/endpoints.js';
+import { historyLogic } from '../machines/history.js';
+import { ledgerMachine } from '../machines/ledger.js';
+import { rootMachine } from '../machines/root.js';
+import { tickerMachine } from '../machines/ticker.js';
+import { tpsLogic } from '../machines/tps.js';
+import type { EndpointConfig, Store } from '../persistence/store.js';
+import { type Books, newEndpointSeed } from './books.js';
+import { type Catalogue, catalogueOf } from './catalogue.js';
+import { housekeeping } from './housekeeping.js';
+import type { LeaseTable } from './leases.js';
+import { actorNamed, names, type System } from './names.js';
+import { reapOrphans } from './orphans.js';
+import { type Roster, rosterOf } from './roster.js';
+import { seedingOf } from './seeding.js';
+import { trackersOf } from './trackers.js';
+
+/** A batch gathers for so long, so that a busy second is not a hundred transactions. */
+const GATHER_MS = 5;
+/** A tick that comes this late (a suspended machine) spreads the checks that piled up over a second. */
+const LATE_TICK_MS = 5000;
+const LATE_SPREAD_MS = 1000;
+
+export interface HouseDeps {
+  clock: Clock;
+  random: () => number;
+  books: Books;
+  leases: LeaseTable;
+  store: Store;
+  healthIntervalMs: number;
+  retentionDays: number;
+  unsavedFile: string;
+  recreated: () => string[];
+  /** One health check of an endpoint; never rejects. */
+  check: (config: EndpointConfig, engineType: string | null) => Promise<CheckResult>;
+  log: { info(details: object, message: string): void; warn(details: object, message: string): void };
+  /** Tests put a fault into the real logic of an actor here, and own the timers. */
+  tamper?: Tamper;
+  timers?: ActorClock;
+}
+
+export type Tamper = { [K in keyof Logics]?: (logic: Logics[K]) => Logics[K] };
+type ActorClock = NonNullable<Parameters<typeof createActor>[1]>['clock'];
+
+/** The logic of every kind of actor, by its name. */
+export interface Logics {
+  endpoint: typeof endpointMachine;
+  tps: typeof tpsLogic;
+  box: ReturnType<typeof boxMachine>;
+  endpoints: ReturnType<typeof endpointsMachine>;
+  history: typeof historyLogic;
+  ledger: typeof ledgerMachine;
+  ticker: typeof tickerMachine;
+  root: ReturnType<typeof rootMachine>;
+}
+
+export interface House {
+  root: ReturnType<typeof createRoot>;
+  system: System;
+  roster: Roster;
+  catalogue: Catalogue;
+  /** Every statechart, as it is wired. */
+  machines: Pick<Logics, 'root' | 'endpoints' | 'box' | 'endpoint' | 'ledger' | 'ticker'>;
+  /** One health check now; its result goes to the endpoint's actor like a probe's. */
+  checkNow(config: EndpointConfig): Promise<CheckResult>;
+}
+
+/** Wires the actors to books, store and clock, from the leaves up. Nothing runs before `root.start()`. */
+export function buildHouse(deps: HouseDeps): House {
+  const { clock, books, store, random, log } = deps;
+  const system = () => root.system as System;
+  const roster = rosterOf(system, books, newEndpointSeed());
+  const catalogue = catalogueOf(roster, deps.leases);
+  const seeding = seedingOf({ ...deps, system });
+  const keepHouse = housekeeping(deps);
+  const moment = () => ({ at: clock.now(), mono: clock.mono() });
+  const today = () => localDate(clock.now());
+
+  const nextCheckAt = (id: string) => {
+    const interval = books.config(id)?.healthIntervalMs ?? deps.healthIntervalMs;
+    return clock.mono() + interval * (0.9 + 0.2 * random());
+  };
+
+  async function checkNow(config: EndpointConfig, probe = false): Promise<CheckResult> {
+    const { id } = config;
+    const version = books.version(id);
+    const result = await deps.check(config, roster.facts(id).engineType);
+    actorNamed(system(), names.endpoint(id))?.send({
+      type: 'checked',
+      version,
+      result,
+      probe,
+      at: clock.now(),
+      nextCheckAt: nextCheckAt(id),
+    });
+    return result;
+  }
+
+  function tick(late: boolean): void {
+    const mono = clock.mono();
+    for (const { id } of books.configs()) {
+      const endpoint = actorNamed(system(), names.endpoint(id));
+      const context = endpoint?.getSnapshot().context;
+      if (endpoint === undefined || context.checking || context.nextCheckAt > mono) continue;
+      if (late) endpoint.send({ type: 'check.defer', nextCheckAt: mono + LATE_SPREAD_MS * random() });
+      else endpoint.send({ type: 'check.due' });
+    }
+    keepHouse();
+  }
+
+  function wired<K extends keyof Logics>(name: K, logic: Logics[K]): Logics[K] {
+    return deps.tamper?.[name]?.(logic) ?? logic;
+  }
+
+  const endpoint = wired(
+    'endpoint',
+    endpointMachine.provide({
+      actors: {
+        probe: fromPromise<void, ProbeInput>(async ({ input }) => {
+          const config = books.config(input.endpointId);
+          if (config !== undefined) await checkNow(config, true);
+        }),
+      },
+      actions: {
+        remember: ({ context }) => {
+          books.noteHealth(context.id, context);
+          if (context.modelsChanged) {
+            books.noteModels(context.id, context.models);
+            catalogue.touch();
+          }
+          actorNamed(system(), names.ledger)?.send({ type: 'appended' });
+        },
+      },
+    }),
+  );
+  const ledger = wired(
+    'ledger',
+    ledgerMachine.provide({
+      actors: {
+        write: fromPromise(async () => {
+          if (books.pending.blocks <= 1) await pause(GATHER_MS);
+          const block = books.seal();
+          if (block === undefined) return;
+          await store.apply(block);
+          books.commitThrough(block.lastSeq);
+        }),
+        recover: fromPromise(() => store.recover()),
+      },
+      guards: { hasPending: () => books.pending.blocks > 0 },
+    }),
+  );
+  let lastTick = clock.mono();
+  const ticker = wired(
+    'ticker',
+    tickerMachine.provide({
+      actions: {
+        tick: () => {
+          const late = clock.mono() - lastTick > LATE_TICK_MS;
+          lastTick = clock.mono();
+          tick(late);
+        },
+      },
+    }),
+  );
+  const box = wired(
+    'box',
+    boxMachine({
+      endpoint: (id) => ({
+        id,
+        seed: books.endpoint(id) ?? newEndpointSeed(),
+        nextCheckAt: 0,
+        version: books.version(id),
+      }),
+      trackers: (id) => trackersOf(books, id, today()),
+      tracker: (id, { modelId, kind }) => books.tps(id, modelId, kind, today()),
+    }).provide({ actors: { endpoint, tps: wired('tps', tpsLogic) } }),
+  );
+  const endpoints = wired(
+    'endpoints',
+    endpointsMachine(box, {
+      moment,
+      configs: () => books.configs(),
+      reap: reapOrphans,
+      changed: () => catalogue.touch(),
+    }),
+  );
+  const rootLogic = wired(
+    'root',
+    rootMachine(endpoints, {
+      moment,
+      historySeed: () => ({ ring: books.ring(minuteOf(clock.now())) }),
+      reap: reapOrphans,
+    }).provide({
+      actors: {
+        history: wired('history', historyLogic),
+        ledger,
+        ticker,
+        seed: fromPromise(() => seeding.seed()),
+        reseed: fromPromise(({ input }) => seeding.reseed(input)),
+      },
+    }),
+  );
+  const root = createRoot(rootLogic, deps.timers);
+  root.subscribe({ error: (error) => log.warn({ reason: String(error) }, 'the root actor failed') });
+
+  const machines = { root: rootLogic, endpoints, box, endpoint, ledger, ticker };
+  return { root, system: root.system, roster, catalogue, machines, checkNow };
+}
+
+function createRoot(logic: Logics['root'], clock: ActorClock) {
+  return createActor(logic, { id: 'root', systemId: 'root', ...(clock === undefined ? {} : { clock }) });
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+}

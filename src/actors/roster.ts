@@ -1,0 +1,62 @@
+import type { EndpointStatus } from '../machines/choose.js';
+import type { EndpointContext } from '../machines/endpoint.js';
+import type { EndpointsContext, RosterEntry } from '../machines/endpoints.js';
+import type { EndpointConfig } from '../persistence/store.js';
+import type { Books, EndpointSeed } from './books.js';
+import { actorNamed, names, type System } from './names.js';
+
+/** An endpoint as everybody reads it: the actor's snapshot, or its exact seed while the actor is away. */
+export type EndpointFacts = Pick<
+  EndpointContext,
+  | 'health'
+  | 'draining'
+  | 'success'
+  | 'failed'
+  | 'engineType'
+  | 'latencyMs'
+  | 'lastSeen'
+  | 'lastError'
+  | 'errorCount'
+  | 'models'
+>;
+
+export interface Roster {
+  configs(): EndpointConfig[];
+  config(id: string): EndpointConfig | undefined;
+  entry(id: string): RosterEntry | undefined;
+  facts(id: string): EndpointFacts;
+  status(id: string): EndpointStatus;
+}
+
+export function rosterOf(system: () => System, books: Books, empty: EndpointSeed): Roster {
+  /** The supervisor's context; the last one it had while it is being restarted. */
+  let last: EndpointsContext = { roster: {} };
+
+  function context(): EndpointsContext {
+    const snapshot = actorNamed(system(), names.endpoints)?.getSnapshot();
+    if (snapshot?.status === 'active') last = snapshot.context as EndpointsContext;
+    return last;
+  }
+
+  function facts(id: string): EndpointFacts {
+    const snapshot = actorNamed(system(), names.endpoint(id))?.getSnapshot();
+    if (snapshot?.status === 'active') return snapshot.context as EndpointContext;
+    return books.endpoint(id) ?? empty;
+  }
+
+  function entry(id: string): RosterEntry | undefined {
+    return context().roster[id];
+  }
+
+  return {
+    configs: () => books.configs(),
+    config: (id) => books.config(id),
+    entry,
+    facts,
+    status(id) {
+      if (entry(id)?.status === 'quarantined') return 'quarantined';
+      const { health, draining } = facts(id);
+      return draining ? 'draining' : health;
+    },
+  };
+}

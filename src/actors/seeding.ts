@@ -1,0 +1,203 @@
+import { type Clock, localDate, minuteOf } from '../clock.js';
+import { RING_MINUTES } from '../machines/ring.js';
+import type { EndpointConfig, Store, StoredEndpoint } from '../persistence/store.js';
+import { type Books, newEndpointSeed } from './books.js';
+import type { LeaseTable } from './leases.js';
+import { actorNamed, names, type System } from './names.js';
+import { trackersOf } from './trackers.js';
+import { importUnsaved } from './unsaved.js';
+
+export interface SeedingDeps {
+  store: Store;
+  books: Books;
+  leases: LeaseTable;
+  clock: Clock;
+  system: () => System;
+  unsavedFile: string;
+  /** Tables that opening had to make again: their metrics start at zero. */
+  recreated: () => string[];
+  log: Log;
+}
+
+interface Log {
+  info(details: object, message: string): void;
+  warn(details: object, message: string): void;
+}
+
+/** A query and what its answer does to the books, at the start and when it succeeds late. */
+interface SeedQuery<T> {
+  read: () => Promise<T>;
+  apply: (value: T) => void;
+  applyLate: (value: T) => void;
+}
+
+export interface Seeding {
+  /** All queries in parallel, each may fail alone; answers the names of those that did. */
+  seed(): Promise<string[]>;
+  /** Tries the named ones again as one step of the writer queue; answers those that still fail. */
+  reseed(missing: string[]): Promise<string[]>;
+}
+
+export function seedingOf(deps: SeedingDeps): Seeding {
+  const { store, books, clock, log } = deps;
+  const queries: Record<string, SeedQuery<unknown>> = {
+    endpoints: query({
+      read: () => store.seedEndpoints(),
+      apply: (rows) => {
+        for (const { config, seed } of rows) books.seedEndpoint(config, seed);
+      },
+      applyLate: (rows) => lateEndpoints(deps, rows),
+    }),
+    models: query({
+      read: () => store.seedModels(),
+      apply: (models) => {
+        for (const [id, list] of models) books.seedModels(id, list);
+      },
+      // A list that a check has read since is newer than the stored one.
+      applyLate: (models) => {
+        for (const [id, list] of models) {
+          if (books.endpoint(id)?.models.length === 0) books.seedModels(id, list);
+        }
+      },
+    }),
+    statistics: query({
+      read: () => store.seedSums(localDate(clock.now())),
+      apply: (rows) => books.seedSums(rows),
+      applyLate: (rows) => books.seedSums(rows),
+    }),
+    timeline: query({
+      read: () => {
+        const minute = minuteOf(clock.now());
+        return store.seedMinutes(minute - RING_MINUTES + 1, minute);
+      },
+      apply: (slots) => books.seedMinutes(slots),
+      applyLate: (slots) => books.seedMinutes(slots),
+    }),
+  };
+
+  async function importSaved(): Promise<void> {
+    const records = await importUnsaved(deps.unsavedFile, store);
+    if (records > 0)
+      log.info({ records }, 'records that an earlier run could not write are in the database now');
+  }
+
+  /** Reads each of the named queries; what failed is warned of once and left out. */
+  async function readAll(wanted: string[], warn: boolean) {
+    const read = await Promise.all(
+      wanted.map(async (name) => {
+        try {
+          return { name, value: await queries[name]?.read() };
+        } catch (error) {
+          if (warn)
+            log.warn(
+              { query: name, reason: (error as Error).message },
+              'a seed query failed: starting without',
+            );
+          return { name, failed: true as const };
+        }
+      }),
+    );
+    return read;
+  }
+
+  return {
+    async seed() {
+      await importSaved().catch((error: Error) => {
+        log.warn({ reason: error.message }, 'saved records could not be read in yet');
+      });
+      const missing = deps.recreated().map((table) => `table ${table}`);
+      for (const result of await readAll(Object.keys(queries), true)) {
+        if ('failed' in result) missing.push(result.name);
+        else queries[result.name]?.apply(result.value);
+      }
+      return missing;
+    },
+
+    async reseed(missing) {
+      const wanted = missing.filter((name) => name in queries);
+      try {
+        await store.recover();
+        await importSaved();
+        const still: string[] = [];
+        await store.betweenWrites(
+          () =>
+            readAll(
+              Object.keys(queries).filter((name) => wanted.includes(name)),
+              false,
+            ),
+          (results) => {
+            for (const result of results) {
+              if ('failed' in result) still.push(result.name);
+              else queries[result.name]?.applyLate(result.value);
+            }
+            if (wanted.length > still.length) tellActors(deps);
+          },
+        );
+        if (still.length === 0) log.info({ queries: wanted }, 'seeded late');
+        return still;
+      } catch {
+        // Warned of at the start; the ledger shows what is wrong meanwhile.
+        return wanted;
+      }
+    },
+  };
+}
+
+/**
+ * Endpoints found late. One of the same URL wins over what was registered meanwhile: its id stays and the counts
+ * are joined; what the store does not know yet is stored now.
+ */
+function lateEndpoints({ store, books, leases, system, log }: SeedingDeps, rows: StoredEndpoint[]): void {
+  const endpoints = actorNamed(system(), names.endpoints);
+  const byUrl = new Map(books.configs().map((config) => [config.baseUrl, config]));
+  const stored = new Set<string>();
+  for (const { config, seed } of rows) {
+    stored.add(config.baseUrl);
+    const here = byUrl.get(config.baseUrl);
+    if (here?.id === config.id) {
+      books.seedCounters(config.id, seed);
+      continue;
+    }
+    if (here !== undefined) {
+      books.alias(here.id, config.id);
+      leases.rename(here.id, config.id);
+      endpoints?.send({ type: 'remove', id: here.id });
+    }
+    books.seedEndpoint(config, seed);
+    endpoints?.send({ type: 'register', config });
+  }
+  for (const config of byUrl.values()) {
+    if (!stored.has(config.baseUrl)) storeProvisional(store, config, log);
+  }
+}
+
+function storeProvisional(store: Store, config: EndpointConfig, log: Log): void {
+  store.insertEndpoint(config).catch((error: Error) => {
+    log.warn({ endpoint: config.name, reason: error.message }, 'the endpoint could not be stored');
+  });
+}
+
+/** Each actor gets its seed anew: committed + fold(pending), in this same step. */
+function tellActors({ books, clock, system }: SeedingDeps): void {
+  const now = clock.now();
+  const today = localDate(now);
+  for (const { id } of books.configs()) {
+    const seed = books.endpoint(id) ?? newEndpointSeed();
+    actorNamed(system(), names.endpoint(id))?.send({
+      type: 'reseed',
+      success: seed.success,
+      failed: seed.failed,
+    });
+    const trackers = trackersOf(books, id, today);
+    actorNamed(system(), names.box(id))?.send({ type: 'trackers', trackers });
+    for (const { actorId, modelId, kind } of trackers) {
+      const tracker = actorNamed(system(), actorId);
+      tracker?.send({ type: 'reseed', seed: books.tps(id, modelId, kind, today) });
+    }
+  }
+  actorNamed(system(), names.history)?.send({ type: 'reseed', ring: books.ring(minuteOf(now)) });
+}
+
+function query<T>(typed: SeedQuery<T>): SeedQuery<unknown> {
+  return typed as SeedQuery<unknown>;
+}

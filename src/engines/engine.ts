@@ -1,0 +1,46 @@
+export const ENGINE_TYPES = [
+  'xllm',
+  'ollama',
+  'vllm',
+  'lm_studio',
+  'llamacpp',
+  'sglang',
+  'openai_compatible',
+] as const;
+
+export type EngineType = (typeof ENGINE_TYPES)[number];
+
+export interface EngineModel {
+  /** Exactly the name OpenAI requests to this endpoint use. */
+  modelId: string;
+  /** Of `chat`, `embeddings`, `vision`, `tools`, in this order; null where the engine does not tell. */
+  capabilities: string[] | null;
+  /** Context length in tokens; null where the engine does not tell. */
+  maxTokens: number | null;
+}
+
+export interface Reply {
+  path: string;
+  status: number;
+  headers: Record<string, string | string[] | undefined>;
+  /** undefined when the body is not JSON; only the body of a 200 is read. */
+  json: unknown;
+  /** Time from sending the request to the response head, ms. */
+  headMs: number;
+}
+
+/** Asks the endpoint; the same path asked twice within a check is one request. Rejects with `NoReply` only. */
+export type Get = (path: string) => Promise<Reply>;
+
+export interface Engine {
+  type: EngineType;
+  /** Whether the endpoint is this engine; a probe without an answer counts as no, so this never rejects. */
+  recognise(get: Get): Promise<boolean>;
+  /** The model list; `models` undefined: the reply is not this engine's list. Rejects like `get`. */
+  listModels(get: Get): Promise<Listing>;
+}
+
+export interface Listing {
+  reply: Reply;
+  models: EngineModel[] | undefined;
+}

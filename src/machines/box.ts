@@ -1,0 +1,161 @@
+import { type ErrorActorEvent, enqueueActions, type InputFrom, sendParent, setup } from 'xstate';
+import { backoffMs } from './backoff.js';
+import { type EndpointInput, endpointMachine, type MovedEvent } from './endpoint.js';
+import type { ApiKind } from './records.js';
+import { errorText } from './supervision.js';
+import { tpsLogic } from './tps.js';
+
+/** A token-rate tracker of a box. */
+export interface Tracker {
+  actorId: string;
+  modelId: string;
+  kind: ApiKind;
+}
+
+export interface BoxContext {
+  id: string;
+  /** Trackers that were ever spawned here, by actor id. */
+  trackers: Record<string, Tracker>;
+  /** Children in back-off → crashes in a row. */
+  down: Record<string, number>;
+  /** Crashes so far by child, for the back-off. */
+  crashes: Record<string, number>;
+}
+
+export type BoxEvent =
+  | { type: 'sample'; tracker: Tracker }
+  | { type: 'trackers'; trackers: Tracker[] }
+  | { type: 'restart'; actorId: string }
+  | MovedEvent
+  | ErrorActorEvent<unknown, string>;
+
+/** What a box tells the roster about its children. */
+export type BoxReport =
+  | { type: 'child.started'; boxId: string; actorId: string }
+  | { type: 'child.crashed'; boxId: string; actorId: string; error: string }
+  | { type: 'child.restarted'; boxId: string; actorId: string }
+  | { type: 'child.moved'; boxId: string; actorId: string; event: string; to: string };
+
+/** Where the seeds of a box's children come from: read in the same synchronous step as the spawn. */
+export interface BoxSeeds {
+  endpoint(id: string): EndpointInput;
+  trackers(id: string): Tracker[];
+  tracker(id: string, tracker: Tracker): InputFrom<typeof tpsLogic>;
+}
+
+/** First pause before a child is started again, and the longest; ms. */
+const RESTART_FIRST_MS = 50;
+const RESTART_MOST_MS = 5000;
+
+/** Supervises one endpoint: seeds, spawns, restarts its statechart and its trackers. Nothing in it can throw. */
+export function boxMachine(seeds: BoxSeeds) {
+  return setup({
+    types: { context: {} as BoxContext, events: {} as BoxEvent, input: {} as { id: string } },
+    actors: { endpoint: endpointMachine, tps: tpsLogic },
+    actions: {
+      spawnAll: enqueueActions(({ context, enqueue }) => {
+        const endpointId = `endpoint:${context.id}`;
+        enqueue.spawnChild('endpoint', {
+          id: endpointId,
+          systemId: endpointId,
+          input: seeds.endpoint(context.id),
+        });
+        enqueue.sendParent({
+          type: 'child.started',
+          boxId: context.id,
+          actorId: endpointId,
+        } satisfies BoxReport);
+        enqueue.raise({ type: 'trackers', trackers: seeds.trackers(context.id) });
+      }),
+      spawnTrackers: enqueueActions(({ context, event, enqueue }) => {
+        const wanted =
+          event.type === 'sample' ? [event.tracker] : event.type === 'trackers' ? event.trackers : [];
+        for (const tracker of wanted) {
+          const { actorId } = tracker;
+          if (actorId in context.trackers) continue;
+          enqueue.spawnChild('tps', {
+            id: actorId,
+            systemId: actorId,
+            input: seeds.tracker(context.id, tracker),
+          });
+          enqueue.assign({ trackers: ({ context: c }) => ({ ...c.trackers, [actorId]: tracker }) });
+          enqueue.sendParent({ type: 'child.started', boxId: context.id, actorId } satisfies BoxReport);
+        }
+      }),
+      bury: enqueueActions(({ context, event, enqueue }) => {
+        const { actorId, error } = event as ErrorActorEvent<unknown, string>;
+        const crashes = (context.crashes[actorId] ?? 0) + 1;
+        enqueue.stopChild(actorId);
+        enqueue.assign({
+          crashes: { ...context.crashes, [actorId]: crashes },
+          down: { ...context.down, [actorId]: crashes },
+        });
+        enqueue.sendParent({
+          type: 'child.crashed',
+          boxId: context.id,
+          actorId,
+          error: errorText(error),
+        } satisfies BoxReport);
+        enqueue.raise(
+          { type: 'restart', actorId },
+          { delay: backoffMs(crashes, RESTART_FIRST_MS, RESTART_MOST_MS), id: `restart:${actorId}` },
+        );
+      }),
+      reviveChild: enqueueActions(({ context, event, enqueue }) => {
+        if (event.type !== 'restart') return;
+        const { actorId } = event;
+        const tracker = context.trackers[actorId];
+        if (tracker !== undefined) {
+          enqueue.spawnChild('tps', {
+            id: actorId,
+            systemId: actorId,
+            input: seeds.tracker(context.id, tracker),
+          });
+        } else {
+          enqueue.spawnChild('endpoint', {
+            id: actorId,
+            systemId: actorId,
+            input: seeds.endpoint(context.id),
+          });
+        }
+        enqueue.assign({ down: ({ context: c }) => without(c.down, actorId) });
+        enqueue.sendParent({ type: 'child.restarted', boxId: context.id, actorId } satisfies BoxReport);
+      }),
+      passOn: sendParent(({ context, event }): BoxReport => {
+        const { actorId, event: cause, to } = event as MovedEvent;
+        return { type: 'child.moved', boxId: context.id, actorId, event: cause, to };
+      }),
+    },
+    guards: {
+      isDown: ({ context, event }) => event.type === 'restart' && event.actorId in context.down,
+      isLastDown: ({ context, event }) =>
+        event.type === 'restart' && event.actorId in context.down && Object.keys(context.down).length === 1,
+    },
+  }).createMachine({
+    id: 'box',
+    context: ({ input }) => ({ id: input.id, trackers: {}, down: {}, crashes: {} }),
+    entry: 'spawnAll',
+    initial: 'steady',
+    on: {
+      sample: { actions: 'spawnTrackers' },
+      trackers: { actions: 'spawnTrackers' },
+      moved: { actions: 'passOn' },
+      'xstate.error.actor.*': { target: '.mending', actions: 'bury' },
+    },
+    states: {
+      steady: {},
+      mending: {
+        on: {
+          restart: [
+            { guard: 'isLastDown', target: 'steady', actions: 'reviveChild' },
+            { guard: 'isDown', actions: 'reviveChild' },
+          ],
+        },
+      },
+    },
+  });
+}
+
+function without<V>(record: Record<string, V>, key: string): Record<string, V> {
+  return Object.fromEntries(Object.entries(record).filter(([name]) => name !== key));
+}

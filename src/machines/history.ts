@@ -1,0 +1,11 @@
+import { fromStore } from '@xstate/store';
+import { addToRing, type Ring, type Slot } from './ring.js';
+
+/** The actor of the timeline and of the average response time. */
+export const historyLogic = fromStore({
+  context: (input: { ring: Ring }) => ({ ring: input.ring }),
+  on: {
+    finished: (context, event: { slot: Slot }) => ({ ring: addToRing(context.ring, event.slot) }),
+    reseed: (_context, event: { ring: Ring }) => ({ ring: event.ring }),
+  },
+});

@@ -1,0 +1,50 @@
+/** What is remembered of a finished request: the one shape that actors, ledger and store share. */
+
+export type Outcome = 'success' | 'failure' | 'cancelled';
+export type ApiKind = 'chat_completions' | 'completions' | 'responses' | 'messages' | 'embeddings';
+
+/** One try at one endpoint. */
+export interface AttemptRecord {
+  endpointId: string;
+  endpointName: string;
+  /** The name under which the endpoint lists the model. */
+  modelId: string;
+  /** What the endpoint's counter makes of it; `none` is no step at all. */
+  counted: 'success' | 'failure' | 'none';
+  statusCode: number | null;
+  error: string | null;
+  durationMs: number;
+  inputTokens: number | null;
+  outputTokens: number | null;
+  /** True if tokens and duration count as a TPS sample. */
+  sampled: boolean;
+}
+
+/** One request of a client, from accepted to settled. */
+export interface RequestRecord {
+  id: string;
+  requestId: string;
+  kind: ApiKind;
+  requestType: string;
+  /** As the client asked. */
+  model: string;
+  clientIp: string | null;
+  /** Wall clock, ms. */
+  acceptedAt: number;
+  completedAt: number;
+  durationMs: number;
+  ttftMs: number | null;
+  outcome: Outcome;
+  /** What the timeline makes of it. */
+  timeline: 'success' | 'error' | 'none';
+  /** Null for success; the words of the record's `status` otherwise. */
+  error: string | null;
+  statusCode: number;
+  tokensEstimated: boolean;
+  attempts: AttemptRecord[];
+}
+
+/** The attempt whose endpoint the row names: the last one tried. */
+export function lastAttempt(record: RequestRecord): AttemptRecord | undefined {
+  return record.attempts[record.attempts.length - 1];
+}

@@ -1,0 +1,69 @@
+/** What a supervisor keeps of one child: it outlives the child, so the dashboard can show what happened to it. */
+
+export type ChildStatus = 'active' | 'restarting' | 'quarantined' | 'parked' | 'stopped';
+
+export interface Transition {
+  /** Wall clock, ms. */
+  at: number;
+  event: string;
+  from: string | null;
+  to: string | null;
+}
+
+export interface ChildRecord {
+  kind: string;
+  status: ChildStatus;
+  restarts: number;
+  lastError: string | null;
+  /** When it crashed, monotonic ms; only the last minute matters. */
+  crashes: number[];
+  /** Newest last, at most 100. */
+  transitions: Transition[];
+}
+
+export const MOST_CRASHES = 5;
+export const CRASH_WINDOW_MS = 60_000;
+const MOST_TRANSITIONS = 100;
+
+export function newChild(kind: string): ChildRecord {
+  return { kind, status: 'active', restarts: 0, lastError: null, crashes: [], transitions: [] };
+}
+
+/** A crash is noted; the child is down until its restart is noted. */
+export function noteCrash(child: ChildRecord, error: string, mono: number, at: number): ChildRecord {
+  const crashes = [...recent(child.crashes, mono), mono];
+  const noted = { ...child, status: 'restarting' as const, lastError: error, crashes };
+  return noteTransition(noted, { at, event: 'crashed', from: lastState(child), to: null });
+}
+
+export function noteRestart(child: ChildRecord, at: number): ChildRecord {
+  const noted = { ...child, status: 'active' as const, restarts: child.restarts + 1 };
+  return noteTransition(noted, { at, event: 'restarted', from: null, to: lastState(child) });
+}
+
+export function noteTransition(child: ChildRecord, transition: Transition): ChildRecord {
+  return { ...child, transitions: [...child.transitions, transition].slice(-MOST_TRANSITIONS) };
+}
+
+/** Five crashes within 60 s are too many. */
+export function crashedTooOften(child: ChildRecord, mono: number): boolean {
+  return recent(child.crashes, mono).length >= MOST_CRASHES;
+}
+
+/** Short error text for the dashboard: one line, without a stack. */
+export function errorText(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return text.split('\n', 1)[0]?.slice(0, 200) ?? '';
+}
+
+function recent(crashes: number[], mono: number): number[] {
+  return crashes.filter((at) => mono - at < CRASH_WINDOW_MS);
+}
+
+function lastState(child: ChildRecord): string | null {
+  for (let i = child.transitions.length - 1; i >= 0; i -= 1) {
+    const to = child.transitions[i]?.to;
+    if (to !== null && to !== undefined) return to;
+  }
+  return null;
+}

@@ -1,0 +1,153 @@
+import type { Database } from 'sqlite';
+import { Umzug } from 'umzug';
+
+interface Migration {
+  name: string;
+  sql: string;
+}
+
+/** In order, append only: a released migration never changes. */
+export const MIGRATIONS: Migration[] = [
+  {
+    name: '0001-first-tables',
+    sql: `
+      CREATE TABLE endpoints (
+        id TEXT PRIMARY KEY NOT NULL,
+        name TEXT NOT NULL UNIQUE,
+        base_url TEXT NOT NULL UNIQUE,
+        api_key TEXT,
+        headers TEXT NOT NULL DEFAULT '{}',
+        health_interval_ms INTEGER,
+        inference_timeout_secs INTEGER NOT NULL DEFAULT 0,
+        notes TEXT,
+        registered_at INTEGER NOT NULL,
+        draining INTEGER NOT NULL DEFAULT 0,
+        health TEXT NOT NULL DEFAULT 'pending',
+        engine_type TEXT,
+        latency_ms INTEGER,
+        last_seen INTEGER,
+        last_error TEXT,
+        error_count INTEGER NOT NULL DEFAULT 0,
+        successful_requests INTEGER NOT NULL DEFAULT 0,
+        failed_requests INTEGER NOT NULL DEFAULT 0
+      ) STRICT;
+
+      CREATE TABLE endpoint_models (
+        endpoint_id TEXT NOT NULL REFERENCES endpoints(id) ON DELETE CASCADE,
+        model_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        capabilities TEXT,
+        max_tokens INTEGER,
+        PRIMARY KEY (endpoint_id, model_id)
+      ) STRICT;
+
+      CREATE TABLE endpoint_daily_stats (
+        endpoint_id TEXT NOT NULL REFERENCES endpoints(id) ON DELETE CASCADE,
+        date TEXT NOT NULL,
+        model_id TEXT NOT NULL,
+        api_kind TEXT NOT NULL,
+        successful_requests INTEGER NOT NULL,
+        failed_requests INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        samples INTEGER NOT NULL,
+        sample_tokens INTEGER NOT NULL,
+        sample_ms INTEGER NOT NULL,
+        PRIMARY KEY (endpoint_id, date, model_id, api_kind)
+      ) STRICT;
+
+      CREATE TABLE requests (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        request_id TEXT NOT NULL,
+        api_kind TEXT NOT NULL,
+        request_type TEXT NOT NULL,
+        model TEXT NOT NULL,
+        endpoint_id TEXT,
+        client_ip TEXT,
+        accepted_at INTEGER NOT NULL,
+        completed_at INTEGER NOT NULL,
+        duration_ms INTEGER NOT NULL,
+        ttft_ms INTEGER,
+        outcome TEXT NOT NULL,
+        timeline TEXT NOT NULL,
+        error TEXT,
+        status_code INTEGER NOT NULL,
+        tokens_estimated INTEGER NOT NULL,
+        attempts TEXT NOT NULL
+      ) STRICT;
+      CREATE INDEX requests_by_time ON requests (completed_at);
+      CREATE INDEX requests_by_endpoint ON requests (endpoint_id, completed_at);
+      CREATE INDEX requests_by_model ON requests (model, completed_at);
+      CREATE INDEX requests_by_request_id ON requests (request_id);
+      CREATE INDEX requests_failed ON requests (completed_at) WHERE error IS NOT NULL;
+
+      CREATE TABLE request_minutes (
+        minute INTEGER NOT NULL,
+        endpoint_id TEXT NOT NULL,
+        model_id TEXT NOT NULL,
+        api_kind TEXT NOT NULL,
+        success INTEGER NOT NULL,
+        error INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        measured INTEGER NOT NULL,
+        measured_ms INTEGER NOT NULL,
+        PRIMARY KEY (minute, endpoint_id, model_id, api_kind)
+      ) STRICT;
+
+      CREATE TABLE request_hours (
+        hour INTEGER NOT NULL,
+        endpoint_id TEXT NOT NULL,
+        model_id TEXT NOT NULL,
+        api_kind TEXT NOT NULL,
+        success INTEGER NOT NULL,
+        error INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        measured INTEGER NOT NULL,
+        measured_ms INTEGER NOT NULL,
+        PRIMARY KEY (hour, endpoint_id, model_id, api_kind)
+      ) STRICT;
+
+      CREATE TABLE ledger_cursors (
+        run TEXT PRIMARY KEY NOT NULL,
+        seq INTEGER NOT NULL
+      ) STRICT;
+    `,
+  },
+];
+
+/** Brings the file to the newest schema. `user_version` is the number of migrations it has seen. */
+export async function migrate(db: Database): Promise<void> {
+  const umzug = new Umzug({
+    migrations: MIGRATIONS.map(({ name, sql }, index) => ({ name, up: () => step(db, sql, index + 1) })),
+    storage: {
+      executed: async () => MIGRATIONS.slice(0, await schemaVersion(db)).map(({ name }) => name),
+      // The step itself moves `user_version`, in the transaction of its tables.
+      logMigration: async () => {},
+      unlogMigration: async () => {
+        throw new Error('migrations only go forward');
+      },
+    },
+    logger: undefined,
+  });
+  await umzug.up();
+}
+
+export async function schemaVersion(db: Database): Promise<number> {
+  const row = await db.get<{ user_version: number }>('PRAGMA user_version');
+  return row?.user_version ?? 0;
+}
+
+async function step(db: Database, sql: string, version: number): Promise<void> {
+  await db.exec('BEGIN IMMEDIATE');
+  try {
+    await db.exec(sql);
+    await db.exec(`PRAGMA user_version = ${version}`);
+    await db.exec('COMMIT');
+  } catch (error) {
+    await db.exec('ROLLBACK').catch(() => {});
+    throw error;
+  }
+}

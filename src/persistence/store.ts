@@ -1,0 +1,128 @@
+import type { Block, EndpointSeed, HealthState, ModelSums } from '../actors/books.js';
+import type { EngineModel } from '../engines/engine.js';
+import type { RequestRecord } from '../machines/records.js';
+import type { Slot } from '../machines/ring.js';
+
+/** What an operator says about an endpoint. */
+export interface EndpointConfig {
+  id: string;
+  name: string;
+  /** Without trailing `/` or `/v1`, host in lower case. */
+  baseUrl: string;
+  apiKey: string | null;
+  headers: Record<string, string>;
+  /** Null: the server's default. */
+  healthIntervalMs: number | null;
+  /** Total deadline of a request there; 0 = none of its own. */
+  inferenceTimeoutSecs: number;
+  notes: string | null;
+  /** Wall clock, ms. */
+  registeredAt: number;
+}
+
+export interface StoredEndpoint {
+  config: EndpointConfig;
+  /** Without models, which are a query of their own. */
+  seed: EndpointSeed;
+}
+
+export interface DailyStat {
+  date: string;
+  success: number;
+  failed: number;
+}
+
+export interface RequestFilter {
+  /** Exact, or with `*` for any run of characters. */
+  model?: string;
+  endpointId?: string;
+  status?: 'success' | 'error';
+  /** Wall clock, ms, inclusive, of `completed_at`. */
+  startTime?: number;
+  endTime?: number;
+}
+
+export interface RequestPage extends RequestFilter {
+  limit: number;
+  offset: number;
+  /** The row this page follows, by its id. */
+  before?: string;
+}
+
+export interface RequestList {
+  records: RequestRecord[];
+  /** Exact up to 10,000. */
+  total: number;
+  capped: boolean;
+}
+
+/** What opening found and did; each line is worth a warning. */
+export interface OpenReport {
+  mode: 'read-write' | 'read-only';
+  /** Tables that were missing in a store that had others, made again empty. */
+  recreated: string[];
+  warnings: string[];
+}
+
+export type StoreErrorCode =
+  | 'busy'
+  | 'full'
+  | 'readonly'
+  | 'corrupt'
+  | 'moved'
+  | 'closed'
+  | 'newer'
+  | 'conflict'
+  | 'unusable'
+  | 'failed';
+
+/** `newer` and `unusable` end the start; all others mean "away for now". */
+export class StoreError extends Error {
+  readonly code: StoreErrorCode;
+
+  constructor(code: StoreErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = 'StoreError';
+    this.code = code;
+  }
+}
+
+/** The store as a port of intentions. Nothing on a request's path waits for it; SQL lives behind it only. */
+export interface Store {
+  /** Opens, repairs and migrates; may be called again after a failure. */
+  open(): Promise<OpenReport>;
+  /** After a failed write: makes the store usable again if it can be. Rejects while it cannot. */
+  recover(): Promise<void>;
+  /** One line a person can act on; null while everything is well. */
+  readonly trouble: string | null;
+
+  /** Writes a block once, however often it is asked to. */
+  apply(block: Block): Promise<void>;
+
+  seedEndpoints(): Promise<StoredEndpoint[]>;
+  seedModels(): Promise<Map<string, EngineModel[]>>;
+  seedSums(today: string): Promise<ModelSums[]>;
+  seedMinutes(fromMinute: number, toMinute: number): Promise<Slot[]>;
+  /** Runs `read` between two writes and `then` with its answer before the next one. */
+  betweenWrites<T>(read: () => Promise<T>, then: (value: T) => void): Promise<void>;
+
+  insertEndpoint(config: EndpointConfig): Promise<void>;
+  /** `reset`: the health columns of an endpoint with a new URL. */
+  updateEndpoint(config: EndpointConfig, reset: HealthState | null): Promise<void>;
+  deleteEndpoint(id: string): Promise<void>;
+  setDraining(id: string, draining: boolean): Promise<void>;
+
+  /** Days in [from, before), ascending, only those with requests. */
+  dailyStats(endpointId: string, from: string, before: string): Promise<DailyStat[]>;
+  requests(page: RequestPage): Promise<RequestList>;
+  /** By its id or its request id. */
+  request(id: string): Promise<RequestRecord | undefined>;
+
+  /** Deletes at most `limit` request rows completed before `before` (wall clock, ms); says how many. */
+  expireRequests(before: number, limit: number): Promise<number>;
+  /** Folds minute rows older than `before` (minutes since the epoch) into hours; says how many. */
+  foldMinutes(before: number, limit: number): Promise<number>;
+  /** Syncs what is committed to the disk, without waiting for anybody. */
+  checkpoint(): Promise<void>;
+  close(): Promise<void>;
+}
