@@ -1,6 +1,7 @@
 import { createActor, fromPromise } from 'xstate';
 import { type Clock, localDate, minuteOf } from '../clock.js';
 import type { CheckResult } from '../engines/check.js';
+import type { EngineType } from '../engines/engine.js';
 import { boxMachine } from '../machines/box.js';
 import { endpointMachine, type ProbeInput } from '../machines/endpoint.js';
 import { endpointsMachine } from '../machines/endpoints.js';
@@ -37,7 +38,7 @@ export interface HouseDeps {
   unsavedFile: string;
   recreated: () => string[];
   /** One health check of an endpoint; never rejects. */
-  check: (config: EndpointConfig, engineType: string | null) => Promise<CheckResult>;
+  check: (config: EndpointConfig, engineType: EngineType | null) => Promise<CheckResult>;
   log: { info(details: object, message: string): void; warn(details: object, message: string): void };
   /** Tests put a fault into the real logic of an actor here, and own the timers. */
   tamper?: Tamper;
@@ -68,6 +69,8 @@ export interface House {
   machines: Pick<Logics, 'root' | 'endpoints' | 'box' | 'endpoint' | 'ledger' | 'ticker'>;
   /** One health check now; its result goes to the endpoint's actor like a probe's. */
   checkNow(config: EndpointConfig): Promise<CheckResult>;
+  /** A result that was had elsewhere, for an endpoint's actor. */
+  report(id: string, result: CheckResult): void;
 }
 
 /** Wires the actors to books, store and clock, from the leaves up. Nothing runs before `root.start()`. */
@@ -86,10 +89,7 @@ export function buildHouse(deps: HouseDeps): House {
     return clock.mono() + interval * (0.9 + 0.2 * random());
   };
 
-  async function checkNow(config: EndpointConfig, probe = false): Promise<CheckResult> {
-    const { id } = config;
-    const version = books.version(id);
-    const result = await deps.check(config, roster.facts(id).engineType);
+  function report(id: string, result: CheckResult, version = books.version(id), probe = false): void {
     actorNamed(system(), names.endpoint(id))?.send({
       type: 'checked',
       version,
@@ -98,6 +98,12 @@ export function buildHouse(deps: HouseDeps): House {
       at: clock.now(),
       nextCheckAt: nextCheckAt(id),
     });
+  }
+
+  async function checkNow(config: EndpointConfig, probe = false): Promise<CheckResult> {
+    const version = books.version(config.id);
+    const result = await deps.check(config, roster.facts(config.id).engineType);
+    report(config.id, result, version, probe);
     return result;
   }
 
@@ -209,7 +215,7 @@ export function buildHouse(deps: HouseDeps): House {
   root.subscribe({ error: (error) => log.warn({ reason: String(error) }, 'the root actor failed') });
 
   const machines = { root: rootLogic, endpoints, box, endpoint, ledger, ticker };
-  return { root, system: root.system, roster, catalogue, machines, checkNow };
+  return { root, system: root.system, roster, catalogue, machines, checkNow, report };
 }
 
 function createRoot(logic: Logics['root'], clock: ActorClock) {

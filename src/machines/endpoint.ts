@@ -245,7 +245,7 @@ function contextOf({ id, seed, nextCheckAt, version }: EndpointInput): EndpointC
 /** What a result leaves behind. A failed check keeps latency, engine, models and the time of the last success. */
 function afterCheck(context: EndpointContext, event: CheckedEvent): Partial<EndpointContext> {
   const { result } = event;
-  const timing = event.probe ? { checking: false, nextCheckAt: event.nextCheckAt } : {};
+  const timing = { nextCheckAt: event.nextCheckAt, checking: event.probe ? false : context.checking };
   if (!result.ok) {
     return { ...timing, modelsChanged: false, lastError: result.error, errorCount: context.errorCount + 1 };
   }

@@ -1,0 +1,87 @@
+import { timestamp } from '../clock.js';
+import type { BoxContext } from '../machines/box.js';
+import type { EndpointContext } from '../machines/endpoint.js';
+import type { EndpointsContext } from '../machines/endpoints.js';
+import type { LedgerContext } from '../machines/ledger.js';
+import type { Ring } from '../machines/ring.js';
+import type { RootContext } from '../machines/root.js';
+import type { TpsState } from '../machines/tps.js';
+import type { TreeDeps } from './tree.js';
+
+type Describe = (context: never, deps: TreeDeps) => object;
+
+/** Each kind's own summary, at most 2 kB, without credentials. */
+const DESCRIPTIONS: Record<string, Describe> = {
+  root: (context: RootContext) => ({ unseeded: context.unseeded }),
+
+  ledger: (context: LedgerContext, { books }) => {
+    const { rows, bytes, droppedRows } = books.pending;
+    return {
+      pending_rows: rows,
+      pending_bytes: bytes,
+      rows_without_detail: droppedRows,
+      batches_written: context.batches,
+      failures_in_a_row: context.failures,
+      last_error: context.lastError,
+    };
+  },
+
+  history: ({ ring }: { ring: Ring }) => {
+    const slots = ring.filter((slot) => slot !== undefined);
+    return {
+      minutes_with_requests: slots.length,
+      success: slots.reduce((sum, slot) => sum + slot.success, 0),
+      error: slots.reduce((sum, slot) => sum + slot.error, 0),
+    };
+  },
+
+  ticker: () => ({}),
+
+  endpoints: ({ roster }: EndpointsContext) => {
+    const entries = Object.values(roster);
+    const count = (status: string) => entries.filter((entry) => entry.status === status).length;
+    return {
+      endpoints: entries.length,
+      running: count('running'),
+      restarting: count('restarting'),
+      quarantined: count('quarantined'),
+    };
+  },
+
+  box: (context: BoxContext) => ({
+    endpoint_id: context.id,
+    trackers: Object.keys(context.trackers).length,
+    in_back_off: Object.keys(context.down).slice(0, 5).map(short),
+  }),
+
+  endpoint: (context: EndpointContext, { house, leases }) => ({
+    endpoint_id: context.id,
+    name: short(house.roster.config(context.id)?.name ?? ''),
+    engine: context.engineType,
+    latency_ms: context.latencyMs,
+    last_seen: context.lastSeen === null ? null : timestamp(context.lastSeen),
+    last_error: context.lastError === null ? null : short(context.lastError),
+    failed_checks_in_a_row: context.errorCount,
+    checking: context.checking,
+    successful_requests: context.success,
+    failed_requests: context.failed,
+    active_requests: leases.count(context.id),
+    models: context.models.length,
+  }),
+
+  tps: (context: TpsState) => ({
+    tps: context.ema,
+    date: context.date,
+    samples: context.samples,
+    output_tokens: context.tokens,
+    duration_ms: context.ms,
+  }),
+};
+
+export function describe(kind: string, snapshot: { context?: unknown }, deps: TreeDeps): object {
+  return DESCRIPTIONS[kind]?.(snapshot.context as never, deps) ?? {};
+}
+
+function short(text: string): string {
+  return text.length > 200 ? `${text.slice(0, 199)}…` : text;
+}

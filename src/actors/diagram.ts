@@ -1,0 +1,65 @@
+import type { AnyStateMachine, AnyStateNode } from 'xstate';
+
+/** A statechart as a Mermaid `stateDiagram-v2`. */
+export function mermaid(machine: AnyStateMachine): string {
+  const lines = ['stateDiagram-v2'];
+  drawStates(machine.root, lines, '  ');
+  return lines.join('\n');
+}
+
+/** A statechart as data: states, transitions and the names of guards and actions. */
+export function definition(machine: AnyStateMachine): object {
+  return JSON.parse(JSON.stringify(machine.root.definition, (_key, value) => named(value))) as object;
+}
+
+function drawStates(node: AnyStateNode, lines: string[], indent: string): void {
+  const children = Object.values(node.states) as AnyStateNode[];
+  if (node.type === 'compound') {
+    const initial = node.initial.target[0];
+    if (initial !== undefined) lines.push(`${indent}[*] --> ${nameOf(initial)}`);
+  }
+  children.forEach((child, index) => {
+    // Regions of a parallel state are parted by a line.
+    if (node.type === 'parallel' && index > 0 && node.parent !== undefined) lines.push(`${indent}--`);
+    lines.push(`${indent}state "${child.key}" as ${nameOf(child)}`);
+    if (Object.keys(child.states).length > 0) {
+      lines.push(`${indent}state ${nameOf(child)} {`);
+      drawStates(child, lines, `${indent}  `);
+      lines.push(`${indent}}`);
+    }
+    if (child.type === 'final') lines.push(`${indent}${nameOf(child)} --> [*]`);
+  });
+  for (const child of children) drawTransitions(child, lines, indent);
+}
+
+function drawTransitions(node: AnyStateNode, lines: string[], indent: string): void {
+  const seen = new Set<string>();
+  const all = [...node.transitions.values(), node.always ?? []].flat();
+  for (const transition of all) {
+    for (const target of transition.target ?? []) {
+      const guard = transition.guard === undefined ? '' : ` [${guardName(transition.guard)}]`;
+      const line = `${indent}${nameOf(node)} --> ${nameOf(target)} : ${eventName(transition.eventType)}${guard}`;
+      if (!seen.has(line)) lines.push(line);
+      seen.add(line);
+    }
+  }
+}
+
+function nameOf(node: AnyStateNode): string {
+  return node.id.replace(/\W/g, '_');
+}
+
+/** Mermaid ends a label at a colon. */
+function eventName(type: string): string {
+  if (type === '') return 'always';
+  return type.replace(/^xstate\./, '').replaceAll(':', ' ');
+}
+
+function guardName(guard: unknown): string {
+  if (typeof guard === 'string') return guard;
+  return (guard as { type?: string }).type ?? 'guard';
+}
+
+function named(value: unknown): unknown {
+  return typeof value === 'function' ? value.name || 'action' : value;
+}

@@ -1,0 +1,211 @@
+import type { Clock } from '../clock.js';
+import type { CheckResult } from '../engines/check.js';
+import type { EngineType } from '../engines/engine.js';
+import type { EndpointChange, EndpointInput } from '../http/endpoint-input.js';
+import { ApiError } from '../http/errors.js';
+import { type EndpointConfig, type Store, StoreError } from '../persistence/store.js';
+import { type Books, newEndpointSeed } from './books.js';
+import type { House } from './house.js';
+import type { LeaseTable } from './leases.js';
+import { actorNamed, names } from './names.js';
+
+export interface RegistryDeps {
+  house: House;
+  books: Books;
+  leases: LeaseTable;
+  store: Store;
+  clock: Clock;
+  newId: () => string;
+  check: (config: EndpointConfig, engineType: EngineType | null) => Promise<CheckResult>;
+  /** Ends the connections to an endpoint that is gone or lives elsewhere now; running requests finish. */
+  dropConnections: (id: string) => void;
+  log: { info(details: object, message: string): void; warn(details: object, message: string): void };
+}
+
+/** Changes to the set of endpoints: written first, then told to the actors. */
+export interface Registry {
+  register(input: EndpointInput): Promise<EndpointConfig>;
+  /** `--endpoint NAME=URL`: no check, no error; an endpoint of that URL that is there stays as it is. */
+  registerAtStart(name: string, url: string): Promise<void>;
+  update(id: string, change: EndpointChange): Promise<EndpointConfig>;
+  remove(id: string, force: boolean): Promise<void>;
+  setDraining(id: string, draining: boolean): Promise<EndpointConfig>;
+  get(id: string): EndpointConfig;
+}
+
+export function registryOf(deps: RegistryDeps): Registry {
+  const { house, books, leases, store, clock, log } = deps;
+  /** Names and URLs of registrations that wait for their first check. */
+  const reserved = new Set<EndpointConfig>();
+  let changes: Promise<unknown> = Promise.resolve();
+
+  /** One change at a time, so that each sees what the one before left. */
+  function inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const result = changes.then(change);
+    changes = result.catch(() => {});
+    return result;
+  }
+
+  function get(id: string): EndpointConfig {
+    const config = books.config(id);
+    if (config === undefined) throw new ApiError('not_found', `no endpoint has the id ${id}`);
+    return config;
+  }
+
+  function refuseTaken(wanted: { id: string; name: string; baseUrl: string }): void {
+    for (const other of [...books.configs(), ...reserved]) {
+      if (other.id === wanted.id) continue;
+      if (other.name === wanted.name) {
+        throw new ApiError('name_taken', `another endpoint is called ${wanted.name}`);
+      }
+      if (other.baseUrl === wanted.baseUrl) {
+        throw new ApiError('url_taken', `the endpoint ${other.name} has the URL ${wanted.baseUrl}`);
+      }
+    }
+  }
+
+  async function write(change: () => Promise<void>): Promise<void> {
+    try {
+      await change();
+    } catch (error) {
+      if (error instanceof StoreError && error.code === 'conflict') {
+        throw new ApiError('name_taken', 'another endpoint has that name or URL', { cause: error });
+      }
+      throw new ApiError('store_unavailable', `nothing was changed: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+  }
+
+  function open(config: EndpointConfig): void {
+    books.seedEndpoint(config, newEndpointSeed());
+    actorNamed(house.system, names.endpoints)?.send({ type: 'register', config });
+  }
+
+  return {
+    get,
+
+    async register(input) {
+      const config = newConfig(deps.newId(), input, clock.now());
+      refuseTaken(config);
+      reserved.add(config);
+      try {
+        const result = await deps.check(config, null);
+        if (!result.ok && result.reason === 'not_recognised') {
+          throw new ApiError('engine_not_recognised', `${config.baseUrl}: ${result.error}`);
+        }
+        await inTurn(() => write(() => store.insertEndpoint(config)));
+        open(config);
+        house.report(config.id, result);
+        return config;
+      } finally {
+        reserved.delete(config);
+      }
+    },
+
+    async registerAtStart(name, url) {
+      const known = books.configs();
+      if (known.some(({ baseUrl }) => baseUrl === url)) return;
+      const namesake = known.find((config) => config.name === name);
+      if (namesake !== undefined) {
+        log.warn(
+          { endpoint: name, stored_url: namesake.baseUrl, given_url: url },
+          `the endpoint ${name} is stored with ${namesake.baseUrl}, which stays; ${url} was not registered`,
+        );
+        return;
+      }
+      const config = newConfig(deps.newId(), { name, base_url: url }, clock.now());
+      await store.insertEndpoint(config).catch((error: Error) => {
+        log.warn(
+          { endpoint: name, reason: error.message },
+          'the endpoint serves, but could not be stored yet',
+        );
+      });
+      open(config);
+    },
+
+    update(id, change) {
+      return inTurn(async () => {
+        const before = get(id);
+        const config = changed(before, change);
+        refuseTaken(config);
+        const newUrl = config.baseUrl !== before.baseUrl;
+        const newTarget =
+          newUrl ||
+          config.apiKey !== before.apiKey ||
+          JSON.stringify(config.headers) !== JSON.stringify(before.headers);
+        await write(() => store.updateEndpoint(config, newUrl ? newEndpointSeed() : null));
+        const version = books.setConfig(config, newTarget);
+        if (newUrl) books.resetHealth(id);
+        actorNamed(house.system, names.endpoints)?.send({
+          type: 'configure',
+          config,
+          version,
+          newUrl,
+          newTarget,
+        });
+        if (newUrl) deps.dropConnections(id);
+        return config;
+      });
+    },
+
+    remove(id, force) {
+      return inTurn(async () => {
+        get(id);
+        await write(() => store.deleteEndpoint(id));
+        books.forget(id);
+        actorNamed(house.system, names.endpoints)?.send({ type: 'remove', id });
+        if (force) leases.abortAll(id);
+        deps.dropConnections(id);
+      });
+    },
+
+    setDraining(id, draining) {
+      return inTurn(async () => {
+        const config = get(id);
+        await write(() => store.setDraining(id, draining));
+        books.setDraining(id, draining);
+        actorNamed(house.system, names.endpoint(id))?.send({ type: draining ? 'drain' : 'resume' });
+        if (!draining) actorNamed(house.system, names.endpoints)?.send({ type: 'revive', id });
+        return config;
+      });
+    },
+  };
+}
+
+function newConfig(id: string, input: EndpointInput, now: number): EndpointConfig {
+  return {
+    id,
+    name: input.name,
+    baseUrl: input.base_url,
+    apiKey: input.api_key ?? null,
+    headers: input.headers ?? {},
+    healthIntervalMs: intervalMs(input.health_check_interval_secs),
+    inferenceTimeoutSecs: input.inference_timeout_secs ?? 0,
+    notes: input.notes ?? null,
+    registeredAt: now,
+  };
+}
+
+/** What the change does not name stays; `null` clears. */
+function changed(before: EndpointConfig, change: EndpointChange): EndpointConfig {
+  const has = (key: keyof EndpointChange) => change[key] !== undefined;
+  return {
+    ...before,
+    name: change.name ?? before.name,
+    baseUrl: change.base_url ?? before.baseUrl,
+    apiKey: has('api_key') ? (change.api_key ?? null) : before.apiKey,
+    headers: has('headers') ? (change.headers ?? {}) : before.headers,
+    healthIntervalMs: has('health_check_interval_secs')
+      ? intervalMs(change.health_check_interval_secs)
+      : before.healthIntervalMs,
+    inferenceTimeoutSecs: has('inference_timeout_secs')
+      ? (change.inference_timeout_secs ?? 0)
+      : before.inferenceTimeoutSecs,
+    notes: has('notes') ? (change.notes ?? null) : before.notes,
+  };
+}
+
+function intervalMs(secs: number | null | undefined): number | null {
+  return secs === null || secs === undefined ? null : Math.round(secs * 1000);
+}

@@ -1,0 +1,167 @@
+import { isUtf8 } from 'node:buffer';
+import { eachMember, JsonScanError, skipSpace, skipValue } from './json-scan.js';
+
+/** What the proxy needs to know of a request body; positions are bytes. */
+export interface RequestBody {
+  model: string;
+  /** The model's JSON string, quotes included. */
+  modelSpan: [start: number, end: number];
+  /** True only for a literal `true`. */
+  stream: boolean;
+  /** `asked`: the client set `include_usage` itself. Otherwise the splice that adds `include_usage: true`. */
+  usage: 'asked' | UsageSplice;
+}
+
+interface UsageSplice {
+  at: number;
+  removeTo: number;
+  insert: string;
+}
+
+/** A body that cannot be served, in words for the client; `param` names the parameter at fault. */
+export class BodyError extends Error {
+  readonly param: string | null;
+  constructor(message: string, param: string | null = null, cause?: unknown) {
+    super(message, { cause });
+    this.name = 'BodyError';
+    this.param = param;
+  }
+}
+
+/**
+ * Reads model, stream and stream_options in one pass, without parsing the rest.
+ * Structure is checked everywhere, the inside of strings only in top-level keys and the model.
+ * @throws BodyError
+ */
+export function scanBody(body: Buffer): RequestBody {
+  if (body.length === 0) throw new BodyError('the body is missing');
+  if (body[0] === 0xef && body[1] === 0xbb && body[2] === 0xbf) {
+    throw new BodyError('the body is not valid JSON: it starts with a byte order mark');
+  }
+  try {
+    return readObject(body);
+  } catch (error) {
+    if (!(error instanceof JsonScanError)) throw error;
+    const what = error.tooDeep ? 'the body is nested too deeply' : 'the body is not valid JSON';
+    throw new BodyError(`${what} (at byte ${error.at})`, null, error);
+  }
+}
+
+/** The body with another model name or a wish for usage, as slices of the old one and small new buffers. */
+export function rewriteBody(
+  body: Buffer,
+  scanned: RequestBody,
+  change: { model?: string; addUsage?: boolean },
+): Buffer[] {
+  const edits: UsageSplice[] = [];
+  if (change.model !== undefined && change.model !== scanned.model) {
+    const [at, removeTo] = scanned.modelSpan;
+    edits.push({ at, removeTo, insert: JSON.stringify(change.model) });
+  }
+  if (change.addUsage && scanned.usage !== 'asked') edits.push(scanned.usage);
+  if (edits.length === 0) return [body];
+  return splice(
+    body,
+    edits.sort((a, b) => a.at - b.at),
+  );
+}
+
+type Span = [from: number, to: number];
+
+function readObject(body: Buffer): RequestBody {
+  let model: Span | undefined;
+  let stream: Span | undefined;
+  let options: Span | undefined;
+  const open = skipSpace(body, 0);
+  const isObject = body[open] === 0x7b;
+  const close = isObject
+    ? eachMember(body, open, 1, (keyFrom, keyTo, from, to) => {
+        const key = readKey(body, keyFrom, keyTo);
+        if (key === 'model') model = once(key, model, from, to);
+        else if (key === 'stream') stream = once(key, stream, from, to);
+        else if (key === 'stream_options') options = once(key, options, from, to);
+      })
+    : skipValue(body, open, 0);
+  const rest = skipSpace(body, close);
+  if (rest < body.length) throw new JsonScanError(rest);
+  if (!isObject) throw new BodyError('the body must be a JSON object');
+  if (!model) throw new BodyError('you must provide a model parameter', 'model');
+  return {
+    model: readModel(body, model),
+    modelSpan: model,
+    // A value that starts with t is `true`: its structure is checked already.
+    stream: stream !== undefined && body[stream[0]] === 0x74,
+    usage: options ? usageInside(body, options) : usageAtStart(open + 1),
+  };
+}
+
+/** JSON would silently take the last one; the upstream might take the first. */
+function once(key: string, before: Span | undefined, from: number, to: number): Span {
+  if (before) throw new BodyError(`duplicate "${key}"`, key);
+  return [from, to];
+}
+
+function readModel(body: Buffer, [from, to]: Span): string {
+  if (body[from] !== 0x22) throw new BodyError('model must be a string', 'model');
+  if (!isUtf8(body.subarray(from, to))) throw new BodyError('model is not valid UTF-8', 'model');
+  return readString(body, from, to);
+}
+
+/** Keys are compared with names of at most 14 characters; a longer one is none of them. */
+function readKey(body: Buffer, from: number, to: number): string {
+  return to - from > 16 && !hasEscape(body, from, to) ? '' : readString(body, from, to);
+}
+
+function readString(body: Buffer, from: number, to: number): string {
+  if (!hasEscape(body, from, to)) return body.toString('utf8', from + 1, to - 1);
+  try {
+    return JSON.parse(body.toString('utf8', from, to));
+  } catch {
+    throw new JsonScanError(from);
+  }
+}
+
+function hasEscape(body: Buffer, from: number, to: number): boolean {
+  let found = false;
+  for (let i = from; i < to; i++) {
+    const c = body[i] as number;
+    if (c < 0x20) throw new JsonScanError(i);
+    if (c === 0x5c) found = true;
+  }
+  return found;
+}
+
+function usageAtStart(at: number): UsageSplice {
+  // The comma is safe: an object without any member was refused for want of a model.
+  return { at, removeTo: at, insert: '"stream_options":{"include_usage":true},' };
+}
+
+function usageInside(body: Buffer, [from, to]: Span): 'asked' | UsageSplice {
+  if (body[from] === 0x6e) return { at: from, removeTo: to, insert: '{"include_usage":true}' };
+  // Of a wrong type: for the upstream to refuse.
+  if (body[from] !== 0x7b) return 'asked';
+  let asked = false;
+  let empty = true;
+  eachMember(body, from, 2, (keyFrom, keyTo) => {
+    empty = false;
+    if (readKey(body, keyFrom, keyTo) === 'include_usage') asked = true;
+  });
+  if (asked) return 'asked';
+  return {
+    at: from + 1,
+    removeTo: from + 1,
+    insert: empty ? '"include_usage":true' : '"include_usage":true,',
+  };
+}
+
+function splice(body: Buffer, edits: UsageSplice[]): Buffer[] {
+  const parts: Buffer[] = [];
+  let from = 0;
+  for (const { at, removeTo, insert } of edits) {
+    if (at > from) parts.push(body.subarray(from, at));
+    parts.push(Buffer.from(insert));
+    from = removeTo;
+  }
+  if (from < body.length) parts.push(body.subarray(from));
+  return parts;
+}

@@ -1,0 +1,149 @@
+import type { Books } from '../actors/books.js';
+import { definition, mermaid } from '../actors/diagram.js';
+import type { House } from '../actors/house.js';
+import type { Tree } from '../actors/tree.js';
+import type { Views } from '../actors/view.js';
+import type { RequestRecord } from '../machines/records.js';
+import { lastAttempt } from '../machines/records.js';
+import type { RequestFilter, RequestList, RequestPage, Store } from '../persistence/store.js';
+import { ApiError } from './errors.js';
+import { oneOf, time, wholeNumber } from './query.js';
+import type { Route } from './routes.js';
+
+export interface DashboardRoutesDeps {
+  house: House;
+  books: Books;
+  store: Store;
+  views: Views;
+  tree: Tree;
+  /** Waits a little for the ledger: true once everything up to now is in the store. */
+  caughtUp: () => Promise<boolean>;
+}
+
+const PAGE_SIZES = ['10', '25', '50', '100'] as const;
+const MOST_SKIPPED = 100_000;
+
+export function dashboardRoutes({
+  house,
+  books,
+  store,
+  views,
+  tree,
+  caughtUp,
+}: DashboardRoutesDeps): Route[] {
+  const read = (path: string, run: Route['run']): Route => ({
+    method: 'GET',
+    path: `/api/dashboard/${path}`,
+    permission: 'dashboard.read',
+    run,
+  });
+
+  /** The store's rows, with those in front that it does not have yet. */
+  async function list(page: RequestPage): Promise<RequestList> {
+    if (await caughtUp()) return store.requests(page);
+    const waiting =
+      page.before === undefined
+        ? books
+            .pendingRows()
+            .filter((row) => fits(row, page))
+            .reverse()
+        : [];
+    const first = waiting.slice(page.offset, page.offset + page.limit);
+    const stored = await store.requests({
+      ...page,
+      offset: Math.max(0, page.offset - waiting.length),
+      limit: page.limit - first.length,
+    });
+    return { ...stored, records: [...first, ...stored.records], total: stored.total + waiting.length };
+  }
+
+  async function record(id: string): Promise<RequestRecord | undefined> {
+    return (
+      books.pendingRows().findLast((row) => row.id === id || row.requestId === id) ??
+      (await store.request(id))
+    );
+  }
+
+  return [
+    read('overview', () => views.overview()),
+    read('endpoints', () => views.dashboardEndpoints()),
+    read('stats', () => views.stats()),
+    read('request-history', () => views.history()),
+    read('model-stats', () => views.modelStats()),
+    read('request-responses', async ({ query }) => {
+      const page = pageOf(query);
+      const { records, total, capped } = await list(page);
+      return {
+        records: records.map(views.record),
+        total_count: total,
+        total_is_capped: capped,
+        page: Math.floor(page.offset / page.limit) + 1,
+        per_page: page.limit,
+      };
+    }),
+    read('request-responses/:id', async ({ params }) => {
+      const found = await record(params.id ?? '');
+      if (found === undefined) throw new ApiError('not_found', `no request has the id ${params.id}`);
+      return views.record(found);
+    }),
+    read('actors', () => ({ root: tree.root() })),
+    read('actors/:id', ({ params }) => {
+      const actor = tree.actor(params.id ?? '');
+      if (actor === undefined) throw new ApiError('not_found', `no actor has the id ${params.id}`);
+      return actor;
+    }),
+    read('machines', () =>
+      Object.entries(house.machines).map(([id, machine]) => ({
+        id,
+        definition: definition(machine),
+        mermaid: mermaid(machine),
+      })),
+    ),
+  ];
+}
+
+function pageOf(query: URLSearchParams): RequestPage {
+  const limit = wholeNumber(query, 'limit', 1, 100) ?? Number(oneOf(query, 'per_page', PAGE_SIZES) ?? 10);
+  const page = wholeNumber(query, 'page', 1, Number.MAX_SAFE_INTEGER) ?? 1;
+  const offset = wholeNumber(query, 'offset', 0, Number.MAX_SAFE_INTEGER) ?? (page - 1) * limit;
+  if (offset > MOST_SKIPPED) {
+    throw new ApiError(
+      'invalid_request',
+      `page, offset: at most ${MOST_SKIPPED} rows can be skipped; use before=<id>`,
+      {
+        param: 'offset',
+      },
+    );
+  }
+  const before = query.get('before') ?? undefined;
+  return { ...filterOf(query), limit, offset, ...(before === undefined ? {} : { before }) };
+}
+
+function filterOf(query: URLSearchParams): RequestFilter {
+  const filter: RequestFilter = {};
+  const model = query.get('model');
+  const endpointId = query.get('endpoint_id');
+  const status = oneOf(query, 'status', ['success', 'error'] as const);
+  const startTime = time(query, 'start_time');
+  const endTime = time(query, 'end_time');
+  if (model !== null && model !== '') filter.model = model;
+  if (endpointId !== null && endpointId !== '') filter.endpointId = endpointId;
+  if (status !== undefined) filter.status = status;
+  if (startTime !== undefined) filter.startTime = startTime;
+  if (endTime !== undefined) filter.endTime = endTime;
+  return filter;
+}
+
+/** The filter for rows that are still in memory. */
+function fits(row: RequestRecord, filter: RequestFilter): boolean {
+  const { model, endpointId, status, startTime, endTime } = filter;
+  if (model !== undefined && !wildcard(model).test(row.model)) return false;
+  if (endpointId !== undefined && lastAttempt(row)?.endpointId !== endpointId) return false;
+  if (status !== undefined && (status === 'error') !== (row.error !== null)) return false;
+  return row.completedAt >= (startTime ?? 0) && row.completedAt <= (endTime ?? Number.MAX_SAFE_INTEGER);
+}
+
+function wildcard(pattern: string): RegExp {
+  const parts = pattern.split('*').map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'));
+  return new RegExp(`^${parts.join('.*')}$`, 's');
+}

@@ -1,0 +1,98 @@
+import { z } from 'zod';
+
+/** The canonical form of an endpoint's URL, or what is wrong with it. */
+export function normaliseUrl(input: string): { url: string } | { problem: string } {
+  let url: URL;
+  try {
+    url = new URL(input);
+  } catch {
+    return { problem: `${JSON.stringify(input)} is not a URL` };
+  }
+  if (url.protocol !== 'http:' && url.protocol !== 'https:') {
+    return { problem: `the URL must begin with http:// or https://, not ${url.protocol}` };
+  }
+  if (url.hostname === '') return { problem: 'the URL has no host' };
+  if (url.username !== '' || url.password !== '') {
+    return { problem: 'the URL must not carry credentials: use api_key' };
+  }
+  if (url.search !== '' || url.hash !== '') return { problem: 'the URL must not have a query or a fragment' };
+  const path = url.pathname.replace(/\/+$/, '').replace(/\/v1$/, '').replace(/\/+$/, '');
+  return { url: `${url.protocol}//${url.host}${path}` };
+}
+
+const name = z
+  .string()
+  .trim()
+  .min(1, 'must not be empty')
+  .max(200, 'is longer than 200 characters')
+  .refine((value) => !hasControl(value), 'must not contain control characters')
+  .refine((value) => !/\p{Surrogate}/u.test(value), 'is not well-formed Unicode');
+
+const baseUrl = z.string().transform((value, context) => {
+  const url = normaliseUrl(value.trim());
+  if ('url' in url) return url.url;
+  context.addIssue({ code: 'custom', message: url.problem });
+  return z.NEVER;
+});
+
+const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+/** Headers the relay sets itself or must never send. */
+const RESERVED = new Set([
+  'host',
+  'connection',
+  'content-length',
+  'transfer-encoding',
+  'upgrade',
+  'expect',
+  'te',
+  'trailer',
+  'keep-alive',
+  'proxy-connection',
+]);
+const headerValue = z
+  .string()
+  .max(8192)
+  .refine((value) => /^[\t\x20-\x7e\x80-\xff]*$/.test(value), 'is no valid header value');
+const headers = z
+  .record(
+    z
+      .string()
+      .refine((key) => HEADER_NAME.test(key), 'is no valid header name')
+      .refine((key) => !RESERVED.has(key.toLowerCase()), 'is set by the relay itself'),
+    headerValue,
+  )
+  .refine((value) => Object.keys(value).length <= 50, 'has more than 50 entries');
+
+const apiKey = z
+  .string()
+  .max(8192)
+  .refine((value) => /^[\x20-\x7e]*$/.test(value), 'must be printable ASCII')
+  .transform((value) => (value === '' ? null : value));
+const interval = z.number().min(0.01, 'must be at least 0.01').max(86_400, 'must be at most 86400');
+const timeout = z.int().min(0).max(2_147_483, 'must be at most 2147483');
+const notes = z.string().max(10_000);
+
+/** POST /api/endpoints. */
+export const endpointInput = z.object({
+  name,
+  base_url: baseUrl,
+  api_key: apiKey.nullish(),
+  health_check_interval_secs: interval.nullish(),
+  inference_timeout_secs: timeout.nullish(),
+  headers: headers.nullish(),
+  notes: notes.nullish(),
+});
+
+/** PUT /api/endpoints/{id}: what is absent stays, `null` clears. */
+export const endpointChange = endpointInput.partial();
+
+export type EndpointInput = z.infer<typeof endpointInput>;
+export type EndpointChange = z.infer<typeof endpointChange>;
+
+function hasControl(value: string): boolean {
+  for (const char of value) {
+    const code = char.codePointAt(0) ?? 0;
+    if (code < 32 || code === 127) return true;
+  }
+  return false;
+}

@@ -1,0 +1,61 @@
+import type { AttemptRecord, RequestRecord } from './records.js';
+
+/** How an attempt ended, as the relay saw it. */
+export type AttemptEnd =
+  /** A 2xx whose body is complete. */
+  | { how: 'complete'; status: number }
+  /** Any other status, passed on to the client. */
+  | { how: 'refused'; status: number }
+  /** Refused, reset, a deadline, cut, ended without its terminal event, half a JSON. */
+  | { how: 'broken'; status: number; error: string }
+  /** The client left; `status` is what it had been sent, null before a head. */
+  | { how: 'left'; status: number | null }
+  /** Troupe ended it: the grace was over, or the endpoint was removed by force. */
+  | { how: 'ended'; status: number; error: string };
+
+export interface Judgement {
+  counted: AttemptRecord['counted'];
+  outcome: RequestRecord['outcome'];
+  timeline: RequestRecord['timeline'];
+  statusCode: number;
+  error: string | null;
+}
+
+/** Client left before a head: nothing was sent, so the row says what nginx would. */
+export const CLIENT_LEFT_STATUS = 499;
+
+/** The two tables of the contract in one place: what an end means to the endpoint and to the client's row. */
+export function classify(end: AttemptEnd): Judgement {
+  switch (end.how) {
+    case 'complete':
+      return judgement('success', 'success', 'success', end.status, null);
+    case 'refused':
+      return judgement('failure', 'failure', 'error', end.status, `the endpoint answered ${end.status}`);
+    case 'broken':
+      return judgement('failure', 'failure', 'error', end.status, end.error);
+    case 'ended':
+      return judgement('none', 'failure', 'error', end.status, end.error);
+    case 'left':
+      if (end.status === null) {
+        return judgement(
+          'none',
+          'cancelled',
+          'none',
+          CLIENT_LEFT_STATUS,
+          'the client left before an answer began',
+        );
+      }
+      if (end.status >= 300) return classify({ how: 'refused', status: end.status });
+      return judgement('success', 'cancelled', 'success', end.status, null);
+  }
+}
+
+function judgement(
+  counted: Judgement['counted'],
+  outcome: Judgement['outcome'],
+  timeline: Judgement['timeline'],
+  statusCode: number,
+  error: string | null,
+): Judgement {
+  return { counted, outcome, timeline, statusCode, error };
+}

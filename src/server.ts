@@ -1,0 +1,317 @@
+#!/usr/bin/env node
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import type { Logger } from 'pino';
+import { v4 as randomId } from 'uuid';
+import { waitFor } from 'xstate';
+import { Books } from './actors/books.js';
+import { buildHouse, type HouseDeps } from './actors/house.js';
+import { LeaseTable } from './actors/leases.js';
+import { registryOf } from './actors/registry.js';
+import { treeOf } from './actors/tree.js';
+import { saveUnsaved } from './actors/unsaved.js';
+import { viewsOf } from './actors/view.js';
+import { type Clock, systemClock } from './clock.js';
+import { type Config, ConfigError, readConfig, VERSION } from './config.js';
+import { type Demo, startDemo } from './demo/demo.js';
+import { checkEndpoint } from './engines/check.js';
+import type { EngineType } from './engines/engine.js';
+import { frontDoor } from './http/app.js';
+import { dashboardRoutes } from './http/dashboard.js';
+import { discoveryOf } from './http/discovery.js';
+import { endpointRoutes } from './http/endpoints.js';
+import { ApiError } from './http/errors.js';
+import { eventsOf } from './http/events.js';
+import { inferenceOf } from './http/inference.js';
+import { openDoor } from './http/listen.js';
+import { livenessRoutes } from './http/liveness.js';
+import { cachedLookup } from './http/lookup.js';
+import { modelRoutes } from './http/models.js';
+import { Upstreams } from './http/upstreams.js';
+import { openLog } from './log.js';
+import { checkDataDir, dataDirAt, takeDataDir } from './persistence/data-dir.js';
+import { SqliteStore } from './persistence/sqlite/sqlite-store.js';
+import { type EndpointConfig, type OpenReport, type Store, StoreError } from './persistence/store.js';
+
+/** What tests may put in the place of the real thing. */
+export interface Seams {
+  clock?: Clock;
+  random?: () => number;
+  tamper?: HouseDeps['tamper'];
+  wrapStore?: (store: Store) => Store;
+}
+
+export interface RunningServer {
+  url: string;
+  port: number;
+  /** Refuses, drains, flushes, closes; answers the exit code. */
+  stop(): Promise<number>;
+  /** Resolves with the exit code if the supervisor gives up by itself. */
+  failed: Promise<number>;
+}
+
+const FLUSH_MS = 10_000;
+const LAST_REPLIES_MS = 1000;
+const ESCALATION_GRACE_MS = 5000;
+const CAUGHT_UP_MS = 300;
+
+/** The whole life of a server: port → data dir → store → actors → ready; and back. */
+export async function startServer(config: Config, log: Logger, seams: Seams = {}): Promise<RunningServer> {
+  const clock = seams.clock ?? systemClock;
+  const random = seams.random ?? Math.random;
+  const dir = dataDirAt(config.dataDir);
+  const books = new Books(randomId());
+  const leases = new LeaseTable();
+  const sqlite = new SqliteStore(dir.database, () => clock.now());
+  const store = seams.wrapStore?.(sqlite) ?? sqlite;
+  const upstreams = new Upstreams(
+    cachedLookup(() => clock.mono()),
+    config.deadlines.connectMs,
+  );
+  let opened: OpenReport | null = null;
+  let phase: 'starting' | 'serving' | 'draining' = 'starting';
+
+  const check = ({ baseUrl, apiKey, headers }: EndpointConfig, engineType: EngineType | null) =>
+    checkEndpoint(
+      { baseUrl, apiKey, headers, engineType },
+      { timeoutMs: config.healthTimeoutMs, dispatcher: upstreams.checks, mono: () => clock.mono() },
+    );
+  const house = buildHouse({
+    clock,
+    random,
+    books,
+    leases,
+    store,
+    healthIntervalMs: config.healthIntervalMs,
+    retentionDays: config.retentionDays,
+    unsavedFile: dir.unsaved,
+    recreated: () => opened?.recreated ?? [],
+    check,
+    log,
+    ...(seams.tamper === undefined ? {} : { tamper: seams.tamper }),
+  });
+  const registry = registryOf({
+    house,
+    books,
+    leases,
+    store,
+    clock,
+    newId: randomId,
+    check,
+    dropConnections: (id) => upstreams.drop(id),
+    log,
+  });
+  const views = viewsOf({ house, books, leases, clock, healthIntervalMs: config.healthIntervalMs });
+  const tree = treeOf({ house, books, leases });
+  const events = eventsOf({ house, books, views });
+  const inference = inferenceOf({
+    house,
+    books,
+    leases,
+    upstreams,
+    discovery: discoveryOf(house, clock),
+    clock,
+    random,
+    deadlines: config.deadlines,
+    log,
+    closed: () =>
+      phase === 'draining' ? new ApiError('shutting_down', 'the server is shutting down') : null,
+  });
+
+  /** True once everything up to now is in the store; false if that takes longer than a reader should wait. */
+  async function caughtUp(): Promise<boolean> {
+    const until = clock.mono() + CAUGHT_UP_MS;
+    const { lastSeq } = books.pending;
+    while ((books.pendingBlocks()[0]?.firstSeq ?? Number.POSITIVE_INFINITY) <= lastSeq) {
+      if (store.trouble !== null || clock.mono() > until) return false;
+      await pause(2);
+    }
+    return true;
+  }
+
+  const routes = [
+    ...livenessRoutes({ phase: () => phase, house, store }),
+    ...endpointRoutes({ house, registry, views, store, clock }),
+    ...dashboardRoutes({ house, books, store, views, tree, caughtUp }),
+    ...modelRoutes(house),
+  ];
+  const door = await openDoor(
+    frontDoor({ routes, inference, events, starting: () => phase === 'starting', log }),
+    config.host,
+    config.port,
+  );
+
+  let lock: Awaited<ReturnType<typeof takeDataDir>>;
+  try {
+    lock = await takeDataDir(dir);
+    opened = await openStore(store, log);
+  } catch (error) {
+    await door.close(0);
+    throw error;
+  }
+  house.root.start();
+  await waitFor(house.root, (snapshot) => snapshot.matches('running'), { timeout: Number.POSITIVE_INFINITY });
+  for (const { name, url } of config.endpoints) await registry.registerAtStart(name, url);
+  phase = 'serving';
+  const seeded = house.root.getSnapshot().context.unseeded.length === 0;
+  log
+    .child({}, { level: 'info' })
+    .info(
+      { address: door.url, data_dir: dir.path, endpoints: books.configs().length, seeded },
+      `Troupe ${VERSION} is ready on ${door.url}, data in ${dir.path}, ${books.configs().length} endpoints, ${seeded ? 'seeded' : 'not seeded'}`,
+    );
+
+  /** Everything that waits, into the store or at last into a file. True if nothing is lost. */
+  async function flush(): Promise<boolean> {
+    const until = clock.mono() + FLUSH_MS;
+    for (let block = books.seal(); block !== undefined; block = books.seal()) {
+      try {
+        await store.apply(block);
+        books.commitThrough(block.lastSeq);
+      } catch (error) {
+        if (clock.mono() > until) return saveInstead(error as Error);
+        await pause(100);
+        await store.recover().catch(() => {});
+      }
+    }
+    return true;
+  }
+
+  async function saveInstead(reason: Error): Promise<false> {
+    const { rows } = books.pending;
+    try {
+      await saveUnsaved(dir.unsaved, books.pendingBlocks());
+      log.error(
+        { rows, file: dir.unsaved, reason: reason.message },
+        'the store is away: records were saved to a file',
+      );
+    } catch (error) {
+      log.fatal(
+        { rows, reason: reason.message, err: error },
+        'records could be written nowhere and are lost',
+      );
+    }
+    return false;
+  }
+
+  async function close(graceMs: number): Promise<number> {
+    phase = 'draining';
+    house.root.send({ type: 'drain' });
+    const until = clock.mono() + graceMs;
+    while (leases.total > 0 && clock.mono() < until) await pause(10);
+    inference.endAll('the server is shutting down');
+    events.closeAll();
+    await door.close(LAST_REPLIES_MS);
+    const whole = await flush();
+    house.root.send({ type: 'stop' });
+    await store.checkpoint().catch(() => {});
+    await store.close();
+    await upstreams.destroy();
+    await lock?.release();
+    return whole ? 0 : 1;
+  }
+
+  let stopping: Promise<number> | null = null;
+  const stopOnce = (graceMs: number) => {
+    stopping ??= close(graceMs);
+    return stopping;
+  };
+  const failed = new Promise<number>((resolve) => {
+    house.root.subscribe({
+      error: (error) => {
+        log.fatal({ err: error }, 'the supervisor gave up: ending');
+        stopOnce(ESCALATION_GRACE_MS).then(() => resolve(1));
+      },
+    });
+  });
+
+  return { url: door.url, port: door.port, stop: () => stopOnce(config.shutdownGraceMs), failed };
+}
+
+/** Opens the store; what makes it unusable ends the start, everything else is waited out. */
+async function openStore(store: Store, log: Logger): Promise<OpenReport | null> {
+  try {
+    const report = await store.open();
+    for (const warning of report.warnings) log.warn({}, warning);
+    return report;
+  } catch (error) {
+    const { code, message } = error as StoreError;
+    if (code === 'newer' || code === 'unusable' || code === 'failed') throw error;
+    log.warn({ reason: message }, 'the store cannot be used yet: starting without');
+    return null;
+  }
+}
+
+/** Runs the command line; answers the exit code, null for a process that is to go on. */
+export async function main(argv: string[], env: NodeJS.ProcessEnv): Promise<void> {
+  try {
+    const command = readConfig(argv, env);
+    if (command.run === 'print') {
+      process.stdout.write(command.text);
+      return;
+    }
+    if (command.run === 'check') {
+      await checkDataDir(dataDirAt(command.config.dataDir));
+      process.stdout.write('the options and the data dir are fine\n');
+      return;
+    }
+    await serve(command.config);
+  } catch (error) {
+    if (!(error instanceof ConfigError) && !(error instanceof StoreError)) throw error;
+    process.stderr.write(`troupe: ${error.message}\n`);
+    process.exit(2);
+  }
+}
+
+async function serve(config: Config): Promise<void> {
+  const { logger, flush } = openLog(config.logLevel);
+  const stops: Record<string, number> = { SIGINT: 130, SIGTERM: 143 };
+  let server: RunningServer | null = null;
+  let demo: Demo | null = null;
+  let asked = false;
+
+  async function finish(code: number): Promise<never> {
+    await demo?.stop();
+    if (config.demo) await rm(config.dataDir, { recursive: true, force: true });
+    flush();
+    process.exit(code);
+  }
+  for (const [signal, code] of Object.entries(stops)) {
+    process.on(signal, () => {
+      if (asked || server === null) {
+        flush();
+        process.exit(code);
+      }
+      asked = true;
+      logger.info({ signal }, 'shutting down: running requests finish');
+      server.stop().then(finish);
+    });
+  }
+  if (config.demo) {
+    config.dataDir = await mkdtemp(join(tmpdir(), 'troupe-demo-'));
+    demo = await startDemo();
+    config.endpoints = [...demo.endpoints, ...config.endpoints];
+  }
+  try {
+    server = await startServer(config, logger);
+  } catch (error) {
+    await demo?.stop();
+    if (config.demo) await rm(config.dataDir, { recursive: true, force: true });
+    throw error;
+  }
+  flush();
+  demo?.trickle(server.url);
+  server.failed.then(finish);
+}
+
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  await main(process.argv.slice(2), process.env);
+}
