@@ -171,6 +171,12 @@ describe('bytes of a stream', () => {
     expect(tap.sawToken).toBe(true);
   });
 
+  it('are not hidden in part: a usage event that was let go is let go wholly', () => {
+    const large = data({ choices: [], usage, padding: 'x'.repeat(70_000) });
+    expect(run(hidden, large.slice(0, 69_000), large.slice(69_000), done).bytes).toBe(large + done);
+    expect(run(hidden, large + done).bytes).toBe(done);
+  });
+
   it('pass a white space that keeps the connection alive, in either mode', () => {
     for (const [options, rest] of [
       [chat, done],
@@ -222,6 +228,12 @@ describe('the end of a chat stream', () => {
     expect(run(chat, `${hello}data: [DON`)).toMatchObject({ outcome: 'failed' });
   });
 
+  it('is known at [DONE] although the line before it belongs to the same event', () => {
+    const lines = `${hello}${usageEvent.trimEnd()}\n${done}`;
+    const expected = { bytes: lines, outcome: 'complete', output: 11 };
+    for (const pieces of everyCut(Buffer.from(lines))) expect(run(chat, ...pieces)).toMatchObject(expected);
+  });
+
   it('is not [DONE] in the content, in a comment or in an unknown field', () => {
     const words = `${choice({ content: 'data: [DONE]\n\ndata: [DONE]' })}: data: [DONE]\n\nfoo: [DONE]\n\n data: [DONE]\n\n`;
     expect(run(chat, words)).toMatchObject({ outcome: 'failed', bytes: words });
@@ -270,6 +282,7 @@ describe('an error event in a chat stream', () => {
     [data({ error: { code: 1 } }), '{"error":{"code":1}}'],
     [data({ error: { message: 'zu groß' } }), 'zu groß'],
     [`event: error\n${data({ message: 'no slot' })}`, 'no slot'],
+    [choice({}, null, { error: { message: 'beside choices' } }), 'beside choices'],
     [`event: error\n${data('plain words')}`, 'plain words'],
     [`data: {"error"\r\ndata: : {"message": "torn"}}\r\n\r\n`, 'torn'],
   ])('fails it, [DONE] or not: %j', (event, words) => {
@@ -280,6 +293,13 @@ describe('an error event in a chat stream', () => {
     const tap = createTap(chat);
     tap.push(Buffer.from(hello + event));
     expect([tap.ended, tap.outcome, tap.failure]).toEqual([false, 'open', failure]);
+  });
+
+  it('fails it also where content comes along', () => {
+    const beside = choice({ content: 'a' }, null, { error: { message: 'x' } });
+    for (const event of [beside, `event: error\n${choice({ content: 'a' })}`]) {
+      expect(run(chat, event + done)).toMatchObject({ outcome: 'failed', output: 1 });
+    }
   });
 
   it('is told in at most 200 characters, none of them cut in half', () => {
@@ -435,6 +455,7 @@ describe('a responses stream', () => {
     const { bytes, ...verdict } = run(responses, delta, ...chunks);
     expect(bytes.length).toBe(delta.length + last.length);
     expect(verdict).toMatchObject({ outcome: 'complete', input: 5, output: 6 });
+    expect(run(stream('messages'), ...chunks)).toMatchObject({ outcome: 'failed' });
     expect(run(responses, delta, ...chunks.slice(0, -1))).toMatchObject({ outcome: 'failed' });
   });
 });

@@ -375,7 +375,11 @@ class Attempt implements Dispatcher.DispatchHandler {
   #onClientClose = (): void => {
     if (this.#over) return;
     this.#over = true;
-    this.#settleAs({ how: 'left', status: this.#headSent ? this.#status : null });
+    const failure = this.#tap?.failure ?? null;
+    const status = this.#headSent ? this.#status : null;
+    // An error event was in what the client got: its leaving does not make that a success.
+    if (failure !== null) this.#settleAs({ how: 'broken', status: this.#status, error: failure });
+    else this.#settleAs({ how: 'left', status });
     this.#abort('the client left');
     this.#cleanUp(null);
   };
@@ -450,17 +454,17 @@ const DEADLINE_WORDS = {
   timeout_total: 'the endpoint did not finish',
 };
 
-/** The last words of a stream that broke, in the protocol it speaks. */
+/** The last words of a stream that broke, in the protocol it speaks; the blank line ends an event that is torn. */
 function errorEvent(kind: TapKind, code: ErrorCode, message: string): string {
   const error = { message, type: 'upstream_error', param: null, code };
   if (kind === 'responses') {
-    return `event: error\ndata: ${JSON.stringify({ type: 'error', code, message, param: null, error })}\n\n`;
+    return `\n\nevent: error\ndata: ${JSON.stringify({ type: 'error', code, message, param: null, error })}\n\n`;
   }
   if (kind === 'messages') {
     const body = { type: 'error', error: { type: 'api_error', message } };
-    return `event: error\ndata: ${JSON.stringify(body)}\n\n`;
+    return `\n\nevent: error\ndata: ${JSON.stringify(body)}\n\n`;
   }
-  return `data: ${JSON.stringify({ error })}\n\n`;
+  return `\n\ndata: ${JSON.stringify({ error })}\n\n`;
 }
 
 /** An error of a socket in words without addresses. */

@@ -60,6 +60,7 @@ export class SseCutter {
     }
     this.#afterCr = false;
     this.#hidden = false;
+    // Each is looked for again only once passed, so that a chunk is searched once whatever its line ends.
     let lf = find(text, '\n', at);
     let cr = find(text, '\r', at);
 

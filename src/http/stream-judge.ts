@@ -2,7 +2,7 @@ import { lastMember } from './json-scan.js';
 import { readFields, type SseListener } from './sse.js';
 import type { TapKind } from './tap.js';
 
-export interface Usage {
+interface Usage {
   input: number | null;
   output: number | null;
 }

@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises';
 import { type Database, open } from 'sqlite';
 import sqlite3 from 'sqlite3';
 import { StoreError, type StoreErrorCode } from '../store.js';
@@ -17,9 +18,18 @@ export async function openReadWrite(file: string): Promise<Database> {
   }
 }
 
-/** `immutable` is for a file nobody can write beside: no `-wal`, no lock files are looked at. */
-export async function openReadOnly(file: string, immutable = false): Promise<Database> {
-  if (!immutable) return openHandle(file, sqlite3.OPEN_READONLY);
+/** A reader beside the writer. */
+export async function openReadOnly(file: string): Promise<Database> {
+  return openHandle(file, sqlite3.OPEN_READONLY);
+}
+
+/**
+ * A reader of a file that nobody writes, which leaves nothing beside it. With a `-wal` the file alone is not the
+ * whole truth; without one it is opened as immutable, which needs no lock files.
+ */
+export async function openAtRest(file: string): Promise<Database> {
+  const wal = await stat(`${file}-wal`).catch(() => null);
+  if (wal !== null && wal.size > 0) return openReadOnly(file);
   const uri = `file:${encodeURI(file).replaceAll('?', '%3f').replaceAll('#', '%23')}?immutable=1`;
   return openHandle(uri, sqlite3.OPEN_READONLY | sqlite3.OPEN_URI);
 }

@@ -1,6 +1,6 @@
 import { rename, stat } from 'node:fs/promises';
 import type { Database } from 'sqlite';
-import { openReadOnly, openReadWrite } from './handle.js';
+import { openAtRest, openReadWrite } from './handle.js';
 import { migrate } from './migrations.js';
 
 /** Parents before children: foreign keys are on. */
@@ -39,7 +39,7 @@ export async function isSound(db: Database): Promise<boolean> {
 
 /** Copies every readable row of a damaged file to a new one at `to`; says what came over and what did not. */
 export async function salvage(from: string, to: string): Promise<string> {
-  const source = await openReadOnly(from);
+  const source = await openAtRest(from);
   const target = await openReadWrite(to);
   const told: string[] = [];
   try {

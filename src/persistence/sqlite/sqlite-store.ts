@@ -3,7 +3,7 @@ import type { Database } from 'sqlite';
 import type { Block, HealthState } from '../../actors/books.js';
 import { type EndpointConfig, type OpenReport, type Store, StoreError } from '../store.js';
 import { type BatchWriter, batchWriter } from './batch.js';
-import { openReadOnly, openReadWrite, storeError } from './handle.js';
+import { openAtRest, openReadOnly, openReadWrite, storeError } from './handle.js';
 import { MIGRATIONS, migrate, schemaVersion } from './migrations.js';
 import {
   readDailyStats,
@@ -281,13 +281,8 @@ export class SqliteStore implements Store {
       checkpointer: null,
     };
     if (identity !== null) {
-      // With a -wal beside it the file alone is not the whole truth; without one its directory needs no lock files.
-      const immutable = await stat(`${this.#file}-wal`).then(
-        ({ size }) => size === 0,
-        () => true,
-      );
-      handles.reader = await openReadOnly(this.#file, immutable);
-      handles.lists = await openReadOnly(this.#file, immutable);
+      handles.reader = await openAtRest(this.#file);
+      handles.lists = await openAtRest(this.#file);
       const version = await schemaVersion(handles.reader);
       this.#handles = handles;
       if (version > MIGRATIONS.length) {
