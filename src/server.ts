@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Logger } from 'pino';
+import type { Database } from 'sqlite';
 import { v4 as randomId } from 'uuid';
 import { waitFor } from 'xstate';
 import { Books } from './actors/books.js';
@@ -13,11 +14,11 @@ import { registryOf } from './actors/registry.js';
 import { treeOf } from './actors/tree.js';
 import { saveUnsaved } from './actors/unsaved.js';
 import { viewsOf } from './actors/view.js';
+import { writeOldest } from './actors/writing.js';
 import { type Clock, systemClock } from './clock.js';
 import { type Config, ConfigError, readConfig, VERSION } from './config.js';
 import { type Demo, startDemo } from './demo/demo.js';
 import { checkEndpoint } from './engines/check.js';
-import type { EngineType } from './engines/engine.js';
 import { frontDoor } from './http/app.js';
 import { dashboardRoutes } from './http/dashboard.js';
 import { discoveryOf } from './http/discovery.js';
@@ -33,14 +34,15 @@ import { Upstreams } from './http/upstreams.js';
 import { openLog } from './log.js';
 import { checkDataDir, dataDirAt, takeDataDir } from './persistence/data-dir.js';
 import { SqliteStore } from './persistence/sqlite/sqlite-store.js';
-import { type EndpointConfig, type OpenReport, type Store, StoreError } from './persistence/store.js';
+import { type OpenReport, type Store, StoreError } from './persistence/store.js';
 
 /** What tests may put in the place of the real thing. */
 export interface Seams {
   clock?: Clock;
   random?: () => number;
   tamper?: HouseDeps['tamper'];
-  wrapStore?: (store: Store) => Store;
+  /** Gets the writer handle of the database each time it is opened. */
+  onWriter?: (writer: Database) => void;
 }
 
 export interface RunningServer {
@@ -64,8 +66,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   const dir = dataDirAt(config.dataDir);
   const books = new Books(randomId());
   const leases = new LeaseTable();
-  const sqlite = new SqliteStore(dir.database, () => clock.now());
-  const store = seams.wrapStore?.(sqlite) ?? sqlite;
+  const store = new SqliteStore(dir.database, () => clock.now(), seams.onWriter);
   const upstreams = new Upstreams(
     cachedLookup(() => clock.mono()),
     config.deadlines.connectMs,
@@ -73,10 +74,15 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   let opened: OpenReport | null = null;
   let phase: 'starting' | 'serving' | 'draining' = 'starting';
 
-  const check = ({ baseUrl, apiKey, headers }: EndpointConfig, engineType: EngineType | null) =>
+  const check: HouseDeps['check'] = ({ baseUrl, apiKey, headers }, engineType, signal) =>
     checkEndpoint(
       { baseUrl, apiKey, headers, engineType },
-      { timeoutMs: config.healthTimeoutMs, dispatcher: upstreams.checks, mono: () => clock.mono() },
+      {
+        timeoutMs: config.healthTimeoutMs,
+        dispatcher: upstreams.checks,
+        mono: () => clock.mono(),
+        ...(signal === undefined ? {} : { signal }),
+      },
     );
   const house = buildHouse({
     clock,
@@ -166,10 +172,9 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   /** Everything that waits, into the store or at last into a file. True if nothing is lost. */
   async function flush(): Promise<boolean> {
     const until = clock.mono() + FLUSH_MS;
-    for (let block = books.seal(); block !== undefined; block = books.seal()) {
+    while (books.pending.blocks > 0) {
       try {
-        await store.apply(block);
-        books.commitThrough(block.lastSeq);
+        await writeOldest(books, store);
       } catch (error) {
         if (clock.mono() > until) return saveInstead(error as Error);
         await pause(100);
@@ -182,7 +187,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   async function saveInstead(reason: Error): Promise<false> {
     const { rows } = books.pending;
     try {
-      await saveUnsaved(dir.unsaved, books.pendingBlocks());
+      await saveUnsaved(dir.unsaved, books);
       log.error(
         { rows, file: dir.unsaved, reason: reason.message },
         'the store is away: records were saved to a file',

@@ -82,6 +82,10 @@ export class Books {
   readonly #endpoints = new Map<string, EndpointSeed>();
   readonly #sums = new Map<string, Map<string, ModelSums>>();
   readonly #minutes = new Map<number, Slot>();
+  /** Endpoints that serve but have no row in the store yet. */
+  readonly #provisional = new Map<string, EndpointConfig>();
+  /** False while the stored endpoints could not be read: until then no sum has a place. */
+  endpointsKnown = false;
   /** Provisional ids → the stored id of the same URL, found late. */
   readonly #aliases = new Map<string, string>();
   readonly #listeners = new Set<(record: RequestRecord) => void>();
@@ -172,6 +176,19 @@ export class Books {
     this.#endpoints.set(config.id, { ...seed });
   }
 
+  /** An endpoint that could not be stored yet: its row is written before anything that is counted. */
+  addProvisional(config: EndpointConfig): void {
+    this.#provisional.set(config.id, config);
+  }
+
+  provisional(): EndpointConfig[] {
+    return [...this.#provisional.values()];
+  }
+
+  noteStored(id: string): void {
+    this.#provisional.delete(id);
+  }
+
   /** The stored counters of an endpoint, which include what this run has written. */
   seedCounters(id: string, { success, failed }: Counters): void {
     const endpoint = this.#endpoints.get(id);
@@ -223,6 +240,7 @@ export class Books {
 
   /** A removed endpoint takes its counters and daily sums with it; rows and minutes stay. */
   forget(id: string): void {
+    this.#provisional.delete(id);
     this.#configs.delete(id);
     this.#versions.delete(id);
     this.#endpoints.delete(id);
@@ -236,16 +254,8 @@ export class Books {
   /** From now on what was counted under `provisional` belongs to `stored`. */
   alias(provisional: string, stored: string): void {
     this.#aliases.set(provisional, stored);
-    for (const block of this.#blocks) {
-      for (const row of block.rows) {
-        for (const attempt of row.attempts) {
-          if (attempt.endpointId === provisional) attempt.endpointId = stored;
-        }
-      }
-      block.delta = renamed(block.delta, provisional, stored);
-      rename(block.health, provisional, stored);
-      rename(block.models, provisional, stored);
-    }
+    for (const block of this.#blocks) renameEndpoint(block, provisional, stored);
+    this.#provisional.delete(provisional);
     this.#configs.delete(provisional);
     this.#endpoints.delete(provisional);
     this.#sums.delete(provisional);
@@ -410,6 +420,16 @@ export class Books {
       next.models = new Map([...block.models, ...next.models]);
     }
   }
+}
+
+/** What a block says of one endpoint becomes another's, in place. */
+export function renameEndpoint(block: Block, from: string, to: string): void {
+  for (const { attempts } of block.rows) {
+    for (const attempt of attempts) if (attempt.endpointId === from) attempt.endpointId = to;
+  }
+  block.delta = renamed(block.delta, from, to);
+  rename(block.health, from, to);
+  rename(block.models, from, to);
 }
 
 /** Today's numbers of a model as a tracker starts with them. */

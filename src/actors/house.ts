@@ -20,6 +20,7 @@ import { reapOrphans } from './orphans.js';
 import { type Roster, rosterOf } from './roster.js';
 import { seedingOf } from './seeding.js';
 import { trackersOf } from './trackers.js';
+import { writeOldest } from './writing.js';
 
 /** A batch gathers for so long, so that a busy second is not a hundred transactions. */
 const GATHER_MS = 5;
@@ -37,8 +38,12 @@ export interface HouseDeps {
   retentionDays: number;
   unsavedFile: string;
   recreated: () => string[];
-  /** One health check of an endpoint; never rejects. */
-  check: (config: EndpointConfig, engineType: EngineType | null) => Promise<CheckResult>;
+  /** One health check of an endpoint; never rejects. The signal ends it early. */
+  check: (
+    config: EndpointConfig,
+    engineType: EngineType | null,
+    signal?: AbortSignal,
+  ) => Promise<CheckResult>;
   log: { info(details: object, message: string): void; warn(details: object, message: string): void };
   /** Tests put a fault into the real logic of an actor here, and own the timers. */
   tamper?: Tamper;
@@ -100,10 +105,11 @@ export function buildHouse(deps: HouseDeps): House {
     });
   }
 
-  async function checkNow(config: EndpointConfig, probe = false): Promise<CheckResult> {
+  async function checkNow(config: EndpointConfig, probe?: AbortSignal): Promise<CheckResult> {
     const version = books.version(config.id);
-    const result = await deps.check(config, roster.facts(config.id).engineType);
-    report(config.id, result, version, probe);
+    const result = await deps.check(config, roster.facts(config.id).engineType, probe);
+    // A probe that was ended has nothing to say, least of all to the endpoint's next actor.
+    if (probe?.aborted !== true) report(config.id, result, version, probe !== undefined);
     return result;
   }
 
@@ -127,9 +133,9 @@ export function buildHouse(deps: HouseDeps): House {
     'endpoint',
     endpointMachine.provide({
       actors: {
-        probe: fromPromise<void, ProbeInput>(async ({ input }) => {
+        probe: fromPromise<void, ProbeInput>(async ({ input, signal }) => {
           const config = books.config(input.endpointId);
-          if (config !== undefined) await checkNow(config, true);
+          if (config !== undefined) await checkNow(config, signal);
         }),
       },
       actions: {
@@ -150,10 +156,7 @@ export function buildHouse(deps: HouseDeps): House {
       actors: {
         write: fromPromise(async () => {
           if (books.pending.blocks <= 1) await pause(GATHER_MS);
-          const block = books.seal();
-          if (block === undefined) return;
-          await store.apply(block);
-          books.commitThrough(block.lastSeq);
+          await writeOldest(books, store);
         }),
         recover: fromPromise(() => store.recover()),
       },
@@ -175,16 +178,19 @@ export function buildHouse(deps: HouseDeps): House {
   );
   const box = wired(
     'box',
-    boxMachine({
-      endpoint: (id) => ({
-        id,
-        seed: books.endpoint(id) ?? newEndpointSeed(),
-        nextCheckAt: 0,
-        version: books.version(id),
-      }),
-      trackers: (id) => trackersOf(books, id, today()),
-      tracker: (id, { modelId, kind }) => books.tps(id, modelId, kind, today()),
-    }).provide({ actors: { endpoint, tps: wired('tps', tpsLogic) } }),
+    boxMachine(
+      {
+        endpoint: (id) => ({
+          id,
+          seed: books.endpoint(id) ?? newEndpointSeed(),
+          nextCheckAt: 0,
+          version: books.version(id),
+        }),
+        trackers: (id) => trackersOf(books, id, today()),
+        tracker: (id, { modelId, kind }) => books.tps(id, modelId, kind, today()),
+      },
+      reapOrphans,
+    ).provide({ actors: { endpoint, tps: wired('tps', tpsLogic) } }),
   );
   const endpoints = wired(
     'endpoints',

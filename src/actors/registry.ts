@@ -120,6 +120,7 @@ export function registryOf(deps: RegistryDeps): Registry {
           { endpoint: name, reason: error.message },
           'the endpoint serves, but could not be stored yet',
         );
+        books.addProvisional(config);
       });
       open(config);
     },

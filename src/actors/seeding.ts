@@ -1,6 +1,6 @@
 import { type Clock, localDate, minuteOf } from '../clock.js';
 import { RING_MINUTES } from '../machines/ring.js';
-import type { EndpointConfig, Store, StoredEndpoint } from '../persistence/store.js';
+import type { Store, StoredEndpoint } from '../persistence/store.js';
 import { type Books, newEndpointSeed } from './books.js';
 import type { LeaseTable } from './leases.js';
 import { actorNamed, names, type System } from './names.js';
@@ -45,6 +45,7 @@ export function seedingOf(deps: SeedingDeps): Seeding {
       read: () => store.seedEndpoints(),
       apply: (rows) => {
         for (const { config, seed } of rows) books.seedEndpoint(config, seed);
+        books.endpointsKnown = true;
       },
       applyLate: (rows) => lateEndpoints(deps, rows),
     }),
@@ -76,9 +77,15 @@ export function seedingOf(deps: SeedingDeps): Seeding {
   };
 
   async function importSaved(): Promise<void> {
-    const records = await importUnsaved(deps.unsavedFile, store);
+    const { records, unreadable } = await importUnsaved(deps.unsavedFile, store);
     if (records > 0)
       log.info({ records }, 'records that an earlier run could not write are in the database now');
+    if (unreadable > 0) {
+      log.warn(
+        { lines: unreadable, file: deps.unsavedFile },
+        'saved records could not be read; the file was kept',
+      );
+    }
   }
 
   /** Reads each of the named queries; what failed is warned of once and left out. */
@@ -145,14 +152,12 @@ export function seedingOf(deps: SeedingDeps): Seeding {
 
 /**
  * Endpoints found late. One of the same URL wins over what was registered meanwhile: its id stays and the counts
- * are joined; what the store does not know yet is stored now.
+ * are joined; what the store does not know yet is stored with the next batch.
  */
-function lateEndpoints({ store, books, leases, system, log }: SeedingDeps, rows: StoredEndpoint[]): void {
+function lateEndpoints({ books, leases, system }: SeedingDeps, rows: StoredEndpoint[]): void {
   const endpoints = actorNamed(system(), names.endpoints);
   const byUrl = new Map(books.configs().map((config) => [config.baseUrl, config]));
-  const stored = new Set<string>();
   for (const { config, seed } of rows) {
-    stored.add(config.baseUrl);
     const here = byUrl.get(config.baseUrl);
     if (here?.id === config.id) {
       books.seedCounters(config.id, seed);
@@ -166,15 +171,7 @@ function lateEndpoints({ store, books, leases, system, log }: SeedingDeps, rows:
     books.seedEndpoint(config, seed);
     endpoints?.send({ type: 'register', config });
   }
-  for (const config of byUrl.values()) {
-    if (!stored.has(config.baseUrl)) storeProvisional(store, config, log);
-  }
-}
-
-function storeProvisional(store: Store, config: EndpointConfig, log: Log): void {
-  store.insertEndpoint(config).catch((error: Error) => {
-    log.warn({ endpoint: config.name, reason: error.message }, 'the endpoint could not be stored');
-  });
+  books.endpointsKnown = true;
 }
 
 /** Each actor gets its seed anew: committed + fold(pending), in this same step. */

@@ -1,6 +1,6 @@
 import type { AnyActorRef } from 'xstate';
 import { timestamp } from '../clock.js';
-import type { EndpointsContext, RosterEntry } from '../machines/endpoints.js';
+import type { RosterEntry } from '../machines/endpoints.js';
 import type { RootContext } from '../machines/root.js';
 import { type ChildRecord, type ChildStatus, newChild, type Transition } from '../machines/supervision.js';
 import type { Books } from './books.js';
@@ -44,8 +44,10 @@ export function treeOf(deps: TreeDeps): Tree {
   }
 
   function rosterEntries(): [string, RosterEntry][] {
-    const snapshot = actorNamed(house.system, names.endpoints)?.getSnapshot();
-    return Object.entries((snapshot?.context as EndpointsContext | undefined)?.roster ?? {});
+    return house.roster.configs().flatMap(({ id }): [string, RosterEntry][] => {
+      const entry = house.roster.entry(id);
+      return entry === undefined ? [] : [[id, entry]];
+    });
   }
 
   function view(id: string, record: ChildRecord, children: ActorView[]): ActorView {

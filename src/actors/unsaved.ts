@@ -1,9 +1,9 @@
-import { appendFile, readFile, rm } from 'node:fs/promises';
+import { appendFile, readFile, rename, rm } from 'node:fs/promises';
 import type { EngineModel } from '../engines/engine.js';
 import type { RequestRecord } from '../machines/records.js';
 import type { Counters, DailySums, MinuteSums } from '../machines/sums.js';
-import type { Store } from '../persistence/store.js';
-import type { Block, HealthState } from './books.js';
+import type { EndpointConfig, Store } from '../persistence/store.js';
+import { type Block, type Books, type HealthState, renameEndpoint } from './books.js';
 
 /** One line of `troupe.unsaved.ndjson`: a block with the run and the numbers its cursor is tested by. */
 interface SavedBlock {
@@ -16,11 +16,14 @@ interface SavedBlock {
   minutes: [string, MinuteSums][];
   health: [string, HealthState][];
   models: [string, EngineModel[]][];
+  /** Endpoints that had no row in the store when the block was saved. */
+  provisional: EndpointConfig[];
 }
 
 /** Appends what could not be written to the database. */
-export async function saveUnsaved(file: string, blocks: readonly Block[]): Promise<void> {
-  const lines = blocks.map((block) => {
+export async function saveUnsaved(file: string, books: Books): Promise<void> {
+  const provisional = books.provisional();
+  const lines = books.pendingBlocks().map((block) => {
     const saved: SavedBlock = {
       run: block.run,
       firstSeq: block.firstSeq,
@@ -31,6 +34,7 @@ export async function saveUnsaved(file: string, blocks: readonly Block[]): Promi
       minutes: [...block.delta.minutes],
       health: [...block.health],
       models: [...block.models],
+      provisional,
     };
     return `${JSON.stringify(saved)}\n`;
   });
@@ -38,46 +42,71 @@ export async function saveUnsaved(file: string, blocks: readonly Block[]): Promi
 }
 
 /**
- * Writes what an earlier run saved, then removes the file; answers the number of records. A line that was
- * written already is left out by its cursor. The file stays as it is if the store fails.
+ * Writes what an earlier run saved, then removes the file; answers the number of records. A line that was written
+ * already is left out by its cursor; one that was cut short cannot be read, and its file is kept under another name.
+ * The file stays as it is if the store fails.
  */
-export async function importUnsaved(file: string, store: Store): Promise<number> {
+export async function importUnsaved(file: string, store: Store): Promise<Imported> {
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return '';
     throw error;
   });
-  let records = 0;
-  for (const line of text.split('\n')) {
-    const block = blockOf(line);
-    if (block === undefined) continue;
+  const imported: Imported = { records: 0, unreadable: 0 };
+  if (text === '') return imported;
+  for (const line of text.split('\n').filter((one) => one !== '')) {
+    const saved = parse(line);
+    if (saved === undefined) {
+      imported.unreadable += 1;
+      continue;
+    }
+    const block = blockOf(saved);
+    await giveRows(saved.provisional, block, store);
     await store.apply(block);
-    records += block.rows.length;
+    imported.records += block.rows.length;
   }
-  if (text !== '') await rm(file);
-  return records;
+  if (imported.unreadable > 0) await rename(file, `${file}.unreadable-${Date.now()}`);
+  else await rm(file);
+  return imported;
 }
 
-/** A line that was cut short while it was written is no block. */
-function blockOf(line: string): Block | undefined {
-  if (line === '') return undefined;
+export interface Imported {
+  records: number;
+  unreadable: number;
+}
+
+/** Endpoints that had no row get one; where their URL has one by now, the block is for that endpoint. */
+async function giveRows(provisional: EndpointConfig[], block: Block, store: Store): Promise<void> {
+  if (provisional.length === 0) return;
+  const stored = await store.seedEndpoints();
+  for (const config of provisional) {
+    const there = stored.find((one) => one.config.baseUrl === config.baseUrl);
+    if (there === undefined) await store.insertEndpoint(config);
+    else if (there.config.id !== config.id) renameEndpoint(block, config.id, there.config.id);
+  }
+}
+
+function parse(line: string): SavedBlock | undefined {
   try {
-    const saved = JSON.parse(line) as SavedBlock;
-    return {
-      run: saved.run,
-      firstSeq: saved.firstSeq,
-      lastSeq: saved.lastSeq,
-      rows: saved.rows,
-      delta: {
-        counters: new Map(saved.counters),
-        daily: new Map(saved.daily),
-        minutes: new Map(saved.minutes),
-      },
-      health: new Map(saved.health),
-      models: new Map(saved.models),
-      bytes: 0,
-      sealed: true,
-    };
+    return JSON.parse(line) as SavedBlock;
   } catch {
     return undefined;
   }
+}
+
+function blockOf(saved: SavedBlock): Block {
+  return {
+    run: saved.run,
+    firstSeq: saved.firstSeq,
+    lastSeq: saved.lastSeq,
+    rows: saved.rows,
+    delta: {
+      counters: new Map(saved.counters),
+      daily: new Map(saved.daily),
+      minutes: new Map(saved.minutes),
+    },
+    health: new Map(saved.health),
+    models: new Map(saved.models),
+    bytes: 0,
+    sealed: true,
+  };
 }

@@ -43,12 +43,15 @@ export interface BoxSeeds {
   tracker(id: string, tracker: Tracker): InputFrom<typeof tpsLogic>;
 }
 
+/** A crashed child leaves its own children running: ends them. */
+export type Reap = (self: { getSnapshot(): unknown }, actorId: string) => void;
+
 /** First pause before a child is started again, and the longest; ms. */
 const RESTART_FIRST_MS = 50;
 const RESTART_MOST_MS = 5000;
 
 /** Supervises one endpoint: seeds, spawns, restarts its statechart and its trackers. Nothing in it can throw. */
-export function boxMachine(seeds: BoxSeeds) {
+export function boxMachine(seeds: BoxSeeds, reap: Reap) {
   return setup({
     types: { context: {} as BoxContext, events: {} as BoxEvent, input: {} as { id: string } },
     actors: { endpoint: endpointMachine, tps: tpsLogic },
@@ -82,9 +85,10 @@ export function boxMachine(seeds: BoxSeeds) {
           enqueue.sendParent({ type: 'child.started', boxId: context.id, actorId } satisfies BoxReport);
         }
       }),
-      bury: enqueueActions(({ context, event, enqueue }) => {
+      bury: enqueueActions(({ context, event, enqueue, self }) => {
         const { actorId, error } = event as ErrorActorEvent<unknown, string>;
         const crashes = (context.crashes[actorId] ?? 0) + 1;
+        enqueue(() => reap(self, actorId));
         enqueue.stopChild(actorId);
         enqueue.assign({
           crashes: { ...context.crashes, [actorId]: crashes },

@@ -1,7 +1,7 @@
 import { assign, type ErrorActorEvent, enqueueActions, setup } from 'xstate';
 import type { EndpointConfig } from '../persistence/store.js';
 import { backoffMs } from './backoff.js';
-import type { BoxReport, boxMachine } from './box.js';
+import type { BoxReport, boxMachine, Reap } from './box.js';
 import {
   type ChildRecord,
   crashedTooOften,
@@ -49,8 +49,7 @@ const QUARANTINE_MOST_MS = 60 * 60_000;
 export interface EndpointsDeps {
   moment: () => Moment;
   configs: () => EndpointConfig[];
-  /** A crashed box leaves its children running: ends them. */
-  reap: (self: { getSnapshot(): unknown }, actorId: string) => void;
+  reap: Reap;
   /** The set of endpoints, or where they point, has changed. */
   changed: () => void;
 }
@@ -65,6 +64,8 @@ export function endpointsMachine(box: ReturnType<typeof boxMachine>, deps: Endpo
         for (const id of Object.keys(context.roster)) {
           enqueue.spawnChild('box', { id: `box:${id}`, systemId: `box:${id}`, input: { id } });
         }
+        // A change while the supervisor was away was told to nobody.
+        enqueue(deps.changed);
       }),
       register: enqueueActions(({ context, event, enqueue }) => {
         if (event.type !== 'register' || event.config.id in context.roster) return;
@@ -119,10 +120,8 @@ export function endpointsMachine(box: ReturnType<typeof boxMachine>, deps: Endpo
         if (entry === undefined || entry.status === 'running') return;
         const { at } = deps.moment();
         const name = `box:${event.id}`;
-        const actors = {
-          ...forgiven(entry.actors),
-          [name]: noteRestart(entry.actors[name] ?? newChild('box'), at),
-        };
+        const before = entry.status === 'quarantined' ? forgiven(entry.actors) : entry.actors;
+        const actors = { ...before, [name]: noteRestart(before[name] ?? newChild('box'), at) };
         enqueue.assign({
           roster: { ...context.roster, [event.id]: { ...entry, status: 'running', actors } },
         });

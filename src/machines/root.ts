@@ -1,5 +1,6 @@
 import { assign, type ErrorActorEvent, enqueueActions, fromPromise, type InputFrom, setup } from 'xstate';
 import { backoffMs } from './backoff.js';
+import type { Reap } from './box.js';
 import type { endpointsMachine, Moment } from './endpoints.js';
 import { historyLogic } from './history.js';
 import { type LedgerMoved, ledgerMachine } from './ledger.js';
@@ -33,7 +34,7 @@ export type RootEvent =
 export interface RootDeps {
   moment: () => Moment;
   historySeed: () => InputFrom<typeof historyLogic>;
-  reap: (self: { getSnapshot(): unknown }, actorId: string) => void;
+  reap: Reap;
 }
 
 const RESTART_FIRST_MS = 50;

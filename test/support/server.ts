@@ -55,10 +55,11 @@ export async function spawnServer(options: ServerOptions = {}): Promise<ServerPr
 }
 
 /** Runs `dist/server.js` with exactly these arguments; for starts that are meant to fail as well. */
-export function runServer(args: string[], env: Record<string, string> = {}) {
+export function runServer(args: string[], env: Record<string, string> = {}, uid?: number) {
   const child = spawn(process.execPath, [SERVER, ...args], {
     env: { PATH: process.env.PATH, TROUPE_HEALTH_INTERVAL_MS: '200', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
+    ...(uid === undefined ? {} : { uid, gid: uid }),
   });
   let stdout = '';
   let stderr = '';

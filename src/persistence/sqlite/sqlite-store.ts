@@ -36,6 +36,7 @@ interface Handles {
 export class SqliteStore implements Store {
   readonly #file: string;
   readonly #now: () => number;
+  readonly #onWriter: (writer: Database) => void;
   #handles: Handles | null = null;
   /** What was open last: a file that vanished is waited for, never made anew. */
   #lastIdentity: string | null = null;
@@ -44,9 +45,11 @@ export class SqliteStore implements Store {
   #trouble: StoreError | null = null;
   #dirty = false;
 
-  constructor(file: string, now: () => number) {
+  /** `onWriter` gets each writer handle as it is opened: tests make it misbehave. */
+  constructor(file: string, now: () => number, onWriter: (writer: Database) => void = () => {}) {
     this.#file = file;
     this.#now = now;
+    this.#onWriter = onWriter;
   }
 
   get trouble(): string | null {
@@ -239,6 +242,7 @@ export class SqliteStore implements Store {
       lists: await openReadOnly(this.#file),
       checkpointer: await openReadWrite(this.#file),
     };
+    this.#onWriter(writer);
     return { mode: 'read-write', recreated, warnings };
   }
 
