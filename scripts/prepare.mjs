@@ -17,7 +17,8 @@ export function prepare() {
 }
 
 export function install() {
-  const wanted = digest([join(root, 'package-lock.json'), join(root, 'package.json')]) + process.versions.modules;
+  const wanted =
+    digest([join(root, 'package-lock.json'), join(root, 'package.json')]) + process.versions.modules;
   if (read(INSTALL_STAMP) === wanted) return;
   say('installing packages; the first time SQLite may be compiled, which takes about two minutes …');
   run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
@@ -25,7 +26,11 @@ export function install() {
 }
 
 export function build() {
-  const wanted = digest([...filesBelow(join(root, 'src')), join(root, 'tsconfig.json'), join(root, 'package-lock.json')]);
+  const wanted = digest([
+    ...filesBelow(join(root, 'src')),
+    join(root, 'tsconfig.json'),
+    join(root, 'package-lock.json'),
+  ]);
   if (read(BUILD_STAMP) === wanted) return;
   say('building …');
   run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json']);

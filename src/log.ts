@@ -9,8 +9,8 @@ export interface Log {
 }
 
 const FLUSH_EVERY_MS = 1000;
-/** Below pino's limit of 16384, above which it writes in one piece. */
-const BUFFER_BYTES = 4096;
+/** Just below pino's limit of 16384, above which it writes in one piece. */
+const BUFFER_BYTES = 16_000;
 
 /** JSON lines on stdout, buffered up to a second; pretty on a terminal. */
 export function openLog(level: string): Log {
