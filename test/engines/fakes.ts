@@ -66,7 +66,7 @@ export function status(code: number, body = '', headers: Record<string, string> 
   return (res: ServerResponse) => void res.writeHead(code, headers).end(body);
 }
 
-export function after(ms: number, answer: object) {
+export function delayed(ms: number, answer: object) {
   return (res: ServerResponse) => void setTimeout(() => res.end(JSON.stringify(answer)), ms);
 }
 

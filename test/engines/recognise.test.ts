@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import {
-  after,
   check,
+  delayed,
   hang,
   llamacppList,
   lmStudioV0,
@@ -161,12 +161,12 @@ describe('side probes that hang', () => {
   });
 
   it('do not let a slow engine be taken for a lesser one', async () => {
-    const fake = await serve({ [LIST]: openAiList, '/api/tags': after(1_200, tags) });
+    const fake = await serve({ [LIST]: openAiList, '/api/tags': delayed(1_200, tags) });
     expect(await check(fake.url, {}, { timeoutMs: 6_000 })).toMatchObject({ ok: true, engineType: 'ollama' });
   });
 
   it('get a while of their own when everything takes more than half of the time', async () => {
-    const fake = await serve({ [LIST]: after(2_200, openAiList), '/api/tags': after(2_400, tags) });
+    const fake = await serve({ [LIST]: delayed(2_200, openAiList), '/api/tags': delayed(2_400, tags) });
     expect(await check(fake.url, {}, { timeoutMs: 4_000 })).toMatchObject({ ok: true, engineType: 'ollama' });
   });
 
