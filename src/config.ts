@@ -131,7 +131,7 @@ function readOptions(argv: string[]) {
       },
     }).values;
   } catch (error) {
-    throw new ConfigError((error as Error).message.split('. ', 1)[0]);
+    throw new ConfigError((error as Error).message.split(/\.\s/, 1)[0]);
   }
 }
 

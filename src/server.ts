@@ -162,12 +162,13 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   for (const { name, url } of config.endpoints) await registry.registerAtStart(name, url);
   phase = 'serving';
   const seeded = house.root.getSnapshot().context.unseeded.length === 0;
-  log
-    .child({}, { level: 'info' })
-    .info(
-      { address: door.url, data_dir: dir.path, endpoints: books.configs().length, seeded },
-      `Troupe ${VERSION} is ready on ${door.url}, data in ${dir.path}, ${books.configs().length} endpoints, ${seeded ? 'seeded' : 'not seeded'}`,
-    );
+  // Said at every level but silent: it is how an operator, and a script, learns the port.
+  const loud = log.level === 'silent' ? log : log.child({}, { level: 'info' });
+  const count = books.configs().length;
+  loud.info(
+    { address: door.url, data_dir: dir.path, endpoints: count, seeded },
+    `Troupe ${VERSION} is ready on ${door.url}, data in ${dir.path}, ${count} endpoints, ${seeded ? 'seeded' : 'not seeded'}`,
+  );
 
   /** Everything that waits, into the store or at last into a file. True if nothing is lost. */
   async function flush(): Promise<boolean> {

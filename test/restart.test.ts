@@ -16,7 +16,8 @@ test('counters step by one per request, are in the very next read, and survive a
     return [one.total_requests, one.successful_requests, one.failed_requests];
   };
   expect(await counted(first)).toEqual([11, 9, 2]);
-  box.faults.next.push({ kind: 'reset' });
+  // The idle connection is reset, and then the fresh one.
+  box.faults.next.push({ kind: 'reset' }, { kind: 'reset' });
   expect((await first.chat('sim-small')).status).toBe(502);
   expect(await counted(first)).toEqual([12, 9, 3]);
   expect(await first.end()).toBe(0);

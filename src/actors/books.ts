@@ -146,6 +146,11 @@ export class Books {
     return () => this.#listeners.delete(listener);
   }
 
+  /** True while nothing waits for the store. */
+  get isEmpty(): boolean {
+    return this.#blocks.length === 0;
+  }
+
   get pending(): { blocks: number; rows: number; bytes: number; droppedRows: number; lastSeq: number } {
     let rows = 0;
     for (const block of this.#blocks) rows += block.rows.length;

@@ -34,12 +34,15 @@ export function catalogueOf(roster: Roster, leases: LeaseTable): Catalogue {
   return {
     places,
     candidates: (model) =>
-      places(model).map(({ endpointId, modelId }) => ({
-        endpointId,
-        modelId,
-        status: roster.status(endpointId),
-        active: leases.count(endpointId),
-      })),
+      places(model)
+        // One that was removed while its supervisor was away is in the index until that is back.
+        .filter(({ endpointId }) => roster.config(endpointId) !== undefined)
+        .map(({ endpointId, modelId }) => ({
+          endpointId,
+          modelId,
+          status: roster.status(endpointId),
+          active: leases.count(endpointId),
+        })),
     models() {
       index ??= indexOf(roster);
       return [...index.keys()].sort();

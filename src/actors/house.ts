@@ -22,8 +22,8 @@ import { seedingOf } from './seeding.js';
 import { trackersOf } from './trackers.js';
 import { writeOldest } from './writing.js';
 
-/** A batch gathers for so long, so that a busy second is not a hundred transactions. */
-const GATHER_MS = 5;
+/** A batch gathers for so long: a busy second is some fifty transactions and not hundreds. */
+const GATHER_MS = 20;
 /** A tick that comes this late (a suspended machine) spreads the checks that piled up over a second. */
 const LATE_TICK_MS = 5000;
 const LATE_SPREAD_MS = 1000;
@@ -140,12 +140,13 @@ export function buildHouse(deps: HouseDeps): House {
       },
       actions: {
         remember: ({ context }) => {
+          const wasEmpty = books.isEmpty;
           books.noteHealth(context.id, context);
           if (context.modelsChanged) {
             books.noteModels(context.id, context.models);
             catalogue.touch();
           }
-          actorNamed(system(), names.ledger)?.send({ type: 'appended' });
+          if (wasEmpty) actorNamed(system(), names.ledger)?.send({ type: 'appended' });
         },
       },
     }),
@@ -160,7 +161,7 @@ export function buildHouse(deps: HouseDeps): House {
         }),
         recover: fromPromise(() => store.recover()),
       },
-      guards: { hasPending: () => books.pending.blocks > 0 },
+      guards: { hasPending: () => !books.isEmpty },
     }),
   );
   let lastTick = clock.mono();
@@ -189,7 +190,7 @@ export function buildHouse(deps: HouseDeps): House {
         trackers: (id) => trackersOf(books, id, today()),
         tracker: (id, { modelId, kind }) => books.tps(id, modelId, kind, today()),
       },
-      reapOrphans,
+      { reap: reapOrphans, mono: () => clock.mono() },
     ).provide({ actors: { endpoint, tps: wired('tps', tpsLogic) } }),
   );
   const endpoints = wired(

@@ -12,7 +12,7 @@ export function reapOrphans(parent: { getSnapshot(): unknown }, actorId: string)
 function endChildren(actor: AnyActorRef): void {
   for (const child of Object.values(childrenOf(actor.getSnapshot()))) {
     endChildren(child);
-    child.send({ type: 'xstate.stop' });
+    if (child.getSnapshot().status === 'active') child.send({ type: 'xstate.stop' });
   }
 }
 

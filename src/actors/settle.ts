@@ -8,6 +8,7 @@ import { actorNamed, names, type System } from './names.js';
  * number it moves. The lease is closed before, the bytes that end the answer go out after.
  */
 export function settle(system: System, books: Books, record: RequestRecord): void {
+  const wasEmpty = books.isEmpty;
   books.append(record);
   const date = localDate(record.completedAt);
   for (const attempt of record.attempts) {
@@ -43,5 +44,6 @@ export function settle(system: System, books: Books, record: RequestRecord): voi
       },
     });
   }
-  actorNamed(system, names.ledger)?.send({ type: 'appended' });
+  // A ledger that has something to write looks for more by itself.
+  if (wasEmpty) actorNamed(system, names.ledger)?.send({ type: 'appended' });
 }

@@ -1,5 +1,6 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { H3, type H3Event, HTTPError, toNodeHandler } from 'h3';
+import { v7 as randomId } from 'uuid';
 import { isLoopback } from '../config.js';
 import { ApiError, errorBody } from './errors.js';
 import { saneRequestId } from './headers.js';
@@ -44,6 +45,9 @@ export function frontDoor(deps: AppDeps): RequestListener {
 
   return (req, res) => {
     const path = pathOf(req);
+    if (path.startsWith('/v1/')) {
+      res.setHeader('x-request-id', saneRequestId(req.headers['x-request-id']) ?? randomId());
+    }
     const problem = LIVENESS.has(path) ? null : refusal(req, deps);
     if (problem !== null) {
       refuse(req, res, problem);
@@ -112,7 +116,10 @@ function h3App({ routes, events, log }: AppDeps): H3 {
       }
     });
   }
-  app.get(EVENTS_PATH, (event) => events.open(event));
+  app.get(EVENTS_PATH, (event) => {
+    const media = mediaProblem(nodeOf(event).req, true);
+    return media === null ? events.open(event) : failed(event, media);
+  });
   for (const [path, methods] of allowed) {
     app.all(path, (event) => {
       const allow = methods.join(', ');
@@ -129,11 +136,10 @@ function h3App({ routes, events, log }: AppDeps): H3 {
 }
 
 function callOf(event: H3Event): Call {
-  const node = event.runtime?.node as { req: IncomingMessage; res: ServerResponse };
   const params = Object.fromEntries(
     Object.entries(event.context.params ?? {}).map(([name, value]) => [name, decoded(value)]),
   );
-  const { req, res } = node;
+  const { req, res } = nodeOf(event);
   // Bodies of routes that take none are judged all the same.
   const media = mediaProblem(req, true);
   if (media !== null) throw media;
@@ -217,5 +223,9 @@ function hostOfOrigin(origin: string): string {
 }
 
 function requestIdOf(event: H3Event): string {
-  return saneRequestId(event.req.headers.get('x-request-id') ?? undefined) ?? '';
+  return String(nodeOf(event).res.getHeader('x-request-id') ?? '');
+}
+
+function nodeOf(event: H3Event): { req: IncomingMessage; res: ServerResponse } {
+  return event.runtime?.node as { req: IncomingMessage; res: ServerResponse };
 }

@@ -82,14 +82,15 @@ export function saneRequestId(value: string | string[] | undefined): string | un
   return typeof value === 'string' && REQUEST_ID.test(value) ? value : undefined;
 }
 
-/** Names that a `connection` header makes hop-by-hop. */
+/** Names that `connection` headers make hop-by-hop. */
 function connectionTokens(rawHeaders: readonly string[]): Set<string> {
+  let named = NONE;
   for (let i = 0; i < rawHeaders.length; i += 2) {
     if (rawHeaders[i]?.toLowerCase() !== 'connection') continue;
     const value = rawHeaders[i + 1]?.toLowerCase();
-    if (value !== 'keep-alive' && value !== 'close') return tokensOf(value);
+    if (value !== 'keep-alive' && value !== 'close') named = new Set([...named, ...tokensOf(value)]);
   }
-  return NONE;
+  return named;
 }
 
 const NONE: Set<string> = new Set();

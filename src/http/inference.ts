@@ -65,6 +65,8 @@ interface Accepted {
   acceptedAt: number;
   startedAt: number;
   clientIp: string | null;
+  /** Why it was refused when it came, if it was. */
+  closed: ApiError | null;
 }
 
 interface Tried {
@@ -96,7 +98,6 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     const requestId = saneRequestId(req.headers['x-request-id']) ?? id;
     res.setHeader('x-request-id', requestId);
     const closed = deps.closed();
-    if (closed !== null) throw closed;
     const acceptedAt = clock.now();
     const startedAt = clock.mono();
     const body = await readBody(req, res);
@@ -109,6 +110,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       acceptedAt,
       startedAt,
       clientIp: addressOf(req),
+      closed,
     };
   }
 
@@ -253,17 +255,14 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     async handle(req, res, route) {
       const accepted = await accept(req, res, route);
       const finish = finisher(accepted);
+      if (accepted.closed !== null) refuse(accepted.closed, finish);
       const candidates = await candidatesFor(accepted.scanned.model);
-      if (isGone(res)) {
+      if (req.socket.destroyed) {
         finish({ how: 'left', status: null }, NOTHING_SEEN, null);
         return;
       }
       const chosen = choose(candidates, deps.random);
-      if (chosen === undefined) {
-        const error = nobody(accepted.scanned.model, candidates);
-        finish({ how: 'broken', status: error.status, error: error.message }, NOTHING_SEEN, null);
-        throw error;
-      }
+      if (chosen === undefined) return refuse(nobody(accepted.scanned.model, candidates), finish);
       await attempt(req, res, accepted, chosen, finish);
     },
 
@@ -271,7 +270,8 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       const config = house.roster.config(endpointId);
       if (config === undefined) throw new ApiError('not_found', `no endpoint has the id ${endpointId}`);
       const accepted = await accept(req, res, INFERENCE_ROUTES[0] as InferenceRoute);
-      if (isGone(res)) return;
+      if (accepted.closed !== null) throw accepted.closed;
+      if (req.socket.destroyed) return;
       const { model } = accepted.scanned;
       const place = house.catalogue.places(model).find((one) => one.endpointId === endpointId);
       const candidate: Candidate = {
@@ -287,6 +287,12 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       for (const end of [...running]) end(message);
     },
   };
+}
+
+/** Nobody was asked: a failure of the client's request all the same. */
+function refuse(error: ApiError, finish: Finish): never {
+  finish({ how: 'broken', status: error.status, error: error.message }, NOTHING_SEEN, null);
+  throw error;
 }
 
 function scan(body: Buffer): RequestBody {
@@ -305,11 +311,6 @@ function asksUsage(kind: ApiKind): boolean {
 
 function joined(slices: Buffer[]): Buffer {
   return slices.length === 1 ? (slices[0] as Buffer) : Buffer.concat(slices);
-}
-
-/** True if the client went away before anything was sent: its `close` has passed unseen. */
-export function isGone(res: ServerResponse): boolean {
-  return res.destroyed || res.closed || res.socket === null || res.socket.destroyed;
 }
 
 export function addressOf(req: IncomingMessage): string | null {

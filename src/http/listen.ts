@@ -26,6 +26,8 @@ export async function openDoor(handler: RequestListener, host: string, port: num
     throw taken(host, port);
   }
   const server = listener.server as Server;
+  // Each of many pipelined requests listens for the end of their one connection.
+  server.on('connection', (socket) => socket.setMaxListeners(0));
   // A body that is too long is refused before its client is told to go on and send it.
   server.on('checkContinue', (req: IncomingMessage, res: ServerResponse) => {
     if (!declaresTooMuch(req)) res.writeContinue();

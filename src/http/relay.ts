@@ -1,9 +1,11 @@
 import type { ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { type Client, type Dispatcher, errors } from 'undici';
 import type { Clock } from '../clock.js';
 import type { AttemptEnd } from '../machines/classify.js';
 import type { ErrorCode } from './errors.js';
 import { downstreamHeaders } from './headers.js';
+import { type Connection, whenSent } from './sent-on.js';
 import { createTap, type Tap, type TapKind } from './tap.js';
 
 /** Deadlines of one attempt, ms; 0 = none. */
@@ -72,6 +74,8 @@ export function relay(options: AttemptOptions): {
 class Attempt implements Dispatcher.DispatchHandler {
   readonly #options: AttemptOptions;
   readonly #res: ServerResponse;
+  /** The response of a pipelined request has no socket, and no `close`, before its turn. */
+  readonly #client: Socket;
   readonly #startedAt: number;
   #controller: Dispatcher.DispatchController | null = null;
   #freshClient: Client | null = null;
@@ -82,8 +86,7 @@ class Attempt implements Dispatcher.DispatchHandler {
   /** True while the answer belongs to an endpoint that refused `include_usage`: it is thrown away. */
   #discarding = false;
   #askedPlain = false;
-  #dispatching = false;
-  #startedInDispatch = false;
+  #connection: Connection | null = null;
   #retriedFresh = false;
 
   #status = 0;
@@ -103,6 +106,7 @@ class Attempt implements Dispatcher.DispatchHandler {
   constructor(options: AttemptOptions) {
     this.#options = options;
     this.#res = options.res;
+    this.#client = options.res.req.socket;
     this.#body = options.body;
     this.#plainBody = options.plainBody;
     this.#startedAt = options.clock.mono();
@@ -116,7 +120,7 @@ class Attempt implements Dispatcher.DispatchHandler {
         deadlines.totalMs,
       );
     }
-    this.#res.on('close', this.#onClientClose);
+    this.#client.on('close', this.#onClientClose);
     this.#res.on('drain', this.#onDrain);
     const done = new Promise<Unsent | null>((resolve) => {
       this.#resolve = resolve;
@@ -132,7 +136,7 @@ class Attempt implements Dispatcher.DispatchHandler {
     else
       this.#breakOff(code, message, {
         how: 'ended',
-        status: this.#headSent ? this.#status : 503,
+        status: this.#headSent ? this.#status : code === 'shutting_down' ? 503 : 502,
         error: message,
       });
   }
@@ -141,16 +145,18 @@ class Attempt implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller;
-    this.#startedInDispatch = this.#dispatching;
     if (this.#over) {
       controller.abort(new Error('the request is over'));
       return;
     }
+    whenSent((connection) => {
+      this.#connection = connection;
+    });
     this.#arm('first_byte', this.#options.deadlines.firstByteMs);
   }
 
   onResponseStart(
-    controller: Dispatcher.DispatchController,
+    _controller: Dispatcher.DispatchController,
     status: number,
     headers: Record<string, string | string[] | undefined>,
   ): void {
@@ -159,8 +165,8 @@ class Attempt implements Dispatcher.DispatchHandler {
       this.#discarding = true;
       return;
     }
+    this.#status = status;
     if (status >= 300 && status < 400) {
-      controller.abort(new Error('redirect'));
       this.#fail(
         'upstream_broken',
         `the endpoint answered with a redirect (${status}), which is not followed`,
@@ -168,7 +174,6 @@ class Attempt implements Dispatcher.DispatchHandler {
       return;
     }
     if (this.#askedPlain && status < 300) this.#options.refusesUsage();
-    this.#status = status;
     const length = headers['content-length'];
     this.#contentLength = typeof length === 'string' && /^\d+$/.test(length) ? Number(length) : null;
     if (status < 300) {
@@ -214,7 +219,15 @@ class Attempt implements Dispatcher.DispatchHandler {
       this.#askPlain();
       return;
     }
+    // Its own error event is with the client, who needs no second one.
+    const told = this.#tap?.mode === 'sse' ? this.#tap.failure : null;
     const rest = this.#tap?.end() ?? [];
+    if (told !== null) {
+      this.#settleAs({ how: 'broken', status: this.#status, error: told });
+      this.#send(rest);
+      this.#finish(true);
+      return;
+    }
     const broken = this.#tap !== null && this.#tap.outcome !== 'complete' && !this.#settled;
     if (broken) {
       const why = this.#tap?.failure ?? 'the answer is not complete';
@@ -227,7 +240,7 @@ class Attempt implements Dispatcher.DispatchHandler {
         : { how: 'refused', status: this.#status },
     );
     this.#send(rest);
-    this.#finish();
+    this.#finish(true);
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
@@ -254,8 +267,8 @@ class Attempt implements Dispatcher.DispatchHandler {
 
   #dispatch(dispatcher: Dispatcher): void {
     this.#controller = null;
+    this.#connection = null;
     this.#arm('connect', this.#options.deadlines.connectMs);
-    this.#dispatching = true;
     try {
       dispatcher.dispatch(
         { method: 'POST', path: this.#options.path, headers: this.#options.headers, body: this.#body },
@@ -263,8 +276,6 @@ class Attempt implements Dispatcher.DispatchHandler {
       );
     } catch (error) {
       this.#fail('upstream_unreachable', `the request could not be sent: ${plainWords(error as Error)}`);
-    } finally {
-      this.#dispatching = false;
     }
   }
 
@@ -276,11 +287,13 @@ class Attempt implements Dispatcher.DispatchHandler {
     this.#dispatch(this.#freshClient ?? this.#options.pool);
   }
 
-  /** A request that began at once went out on a connection that was open before: it may have been dead. */
+  /** An idle connection may have been dead when the request went out on it. */
   #mayRetryFresh(error: Error): boolean {
     const code = (error as { code?: string }).code;
     const reset = code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE';
-    return reset && this.#startedInDispatch && !this.#retriedFresh && this.#status === 0 && !this.#discarding;
+    const connection = this.#connection;
+    if (!reset || connection === null || this.#retriedFresh) return false;
+    return connection.reused && connection.socket.bytesRead === connection.readBefore;
   }
 
   // The answer.
@@ -362,12 +375,11 @@ class Attempt implements Dispatcher.DispatchHandler {
       this.#cleanUp({ code, message });
       return;
     }
-    const res = this.#res;
     if (this.#tap?.mode === 'sse') {
-      res.end(errorEvent(this.#options.kind, code, message), () => res.socket?.destroySoon());
+      this.#res.end(errorEvent(this.#options.kind, code, message), () => this.#client.destroySoon());
     } else {
       // An answer that is cut must not look whole: the connection ends without the body's last chunk.
-      res.socket?.destroySoon();
+      this.#client.destroySoon();
     }
     this.#cleanUp(null);
   }
@@ -391,9 +403,10 @@ class Attempt implements Dispatcher.DispatchHandler {
     else this.#touch();
   };
 
-  #finish(): void {
+  /** The answer is whole. An upstream that has not ended its body is not waited for. */
+  #finish(upstreamEnded = false): void {
     this.#over = true;
-    this.#abortIfOpen();
+    if (!upstreamEnded) this.#abort('the answer is whole');
     this.#res.end();
     this.#cleanUp(null);
   }
@@ -402,15 +415,10 @@ class Attempt implements Dispatcher.DispatchHandler {
     if (this.#controller !== null && !this.#controller.aborted) this.#controller.abort(new Error(reason));
   }
 
-  /** After a terminal event the rest of the body is of no use. */
-  #abortIfOpen(): void {
-    if (this.#phase === 'linger') this.#abort('the answer is whole');
-  }
-
   #cleanUp(unsent: Unsent | null): void {
     this.#disarm();
     if (this.#totalTimer !== null) clearTimeout(this.#totalTimer);
-    this.#res.off('close', this.#onClientClose);
+    this.#client.off('close', this.#onClientClose);
     this.#res.off('drain', this.#onDrain);
     this.#body = NOTHING;
     this.#freshClient?.close().catch(() => {});

@@ -2,7 +2,7 @@ import { type ErrorActorEvent, enqueueActions, type InputFrom, sendParent, setup
 import { backoffMs } from './backoff.js';
 import { type EndpointInput, endpointMachine, type MovedEvent } from './endpoint.js';
 import type { ApiKind } from './records.js';
-import { errorText } from './supervision.js';
+import { errorText, recentCrashes } from './supervision.js';
 import { tpsLogic } from './tps.js';
 
 /** A token-rate tracker of a box. */
@@ -18,8 +18,8 @@ export interface BoxContext {
   trackers: Record<string, Tracker>;
   /** Children in back-off → crashes in a row. */
   down: Record<string, number>;
-  /** Crashes so far by child, for the back-off. */
-  crashes: Record<string, number>;
+  /** When a child crashed within the last minute, monotonic ms, for the back-off. */
+  crashes: Record<string, number[]>;
 }
 
 export type BoxEvent =
@@ -46,12 +46,19 @@ export interface BoxSeeds {
 /** A crashed child leaves its own children running: ends them. */
 export type Reap = (self: { getSnapshot(): unknown }, actorId: string) => void;
 
+/** What a box asks of its surroundings. */
+export interface BoxDeps {
+  reap: Reap;
+  /** Monotonic, ms. */
+  mono: () => number;
+}
+
 /** First pause before a child is started again, and the longest; ms. */
 const RESTART_FIRST_MS = 50;
 const RESTART_MOST_MS = 5000;
 
 /** Supervises one endpoint: seeds, spawns, restarts its statechart and its trackers. Nothing in it can throw. */
-export function boxMachine(seeds: BoxSeeds, reap: Reap) {
+export function boxMachine(seeds: BoxSeeds, { reap, mono }: BoxDeps) {
   return setup({
     types: { context: {} as BoxContext, events: {} as BoxEvent, input: {} as { id: string } },
     actors: { endpoint: endpointMachine, tps: tpsLogic },
@@ -87,11 +94,13 @@ export function boxMachine(seeds: BoxSeeds, reap: Reap) {
       }),
       bury: enqueueActions(({ context, event, enqueue, self }) => {
         const { actorId, error } = event as ErrorActorEvent<unknown, string>;
-        const crashes = (context.crashes[actorId] ?? 0) + 1;
+        const now = mono();
+        const times = [...recentCrashes(context.crashes[actorId] ?? [], now), now];
+        const crashes = times.length;
         enqueue(() => reap(self, actorId));
         enqueue.stopChild(actorId);
         enqueue.assign({
-          crashes: { ...context.crashes, [actorId]: crashes },
+          crashes: { ...context.crashes, [actorId]: times },
           down: { ...context.down, [actorId]: crashes },
         });
         enqueue.sendParent({

@@ -47,7 +47,6 @@ export interface CheckedEvent {
 export type EndpointEvent =
   | { type: 'check.due' }
   | CheckedEvent
-  | { type: 'check.lost'; nextCheckAt: number }
   | { type: 'check.defer'; nextCheckAt: number }
   | { type: 'attempt.settled'; success: boolean }
   | { type: 'drain' }
@@ -91,7 +90,7 @@ export const endpointMachine = setup({
     input: {} as EndpointInput,
   },
   actors: {
-    /** Runs one health check and sends `checked` or `check.lost`. Provided by the wiring. */
+    /** Runs one health check and sends `checked`. Provided by the wiring. */
     probe: fromPromise<void, ProbeInput>(async () => {}),
   },
   actions: {
@@ -114,9 +113,6 @@ export const endpointMachine = setup({
     noteChecking: assign({ checking: true }),
     noteResult: assign(({ context, event }, params: { health: Health }) =>
       event.type === 'checked' ? { ...afterCheck(context, event), health: params.health } : {},
-    ),
-    noteLost: assign(({ event }) =>
-      event.type === 'check.lost' ? { checking: false, nextCheckAt: event.nextCheckAt } : {},
     ),
     noteDeferred: assign(({ event }) =>
       event.type === 'check.defer' ? { nextCheckAt: event.nextCheckAt } : {},
@@ -152,7 +148,6 @@ export const endpointMachine = setup({
   on: {
     'attempt.settled': { actions: 'count' },
     'check.due': { guard: 'isIdle', actions: ['noteChecking', 'startProbe'] },
-    'check.lost': { actions: ['endProbe', 'noteLost'] },
     'check.defer': { actions: 'noteDeferred' },
     reseed: { actions: 'takeSeed' },
   },

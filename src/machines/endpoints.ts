@@ -10,6 +10,7 @@ import {
   noteCrash,
   noteRestart,
   noteTransition,
+  recentCrashes,
 } from './supervision.js';
 
 export interface RosterEntry {
@@ -138,7 +139,7 @@ export function endpointsMachine(box: ReturnType<typeof boxMachine>, deps: Endpo
         const { at, mono } = deps.moment();
         const record = noteCrash(entry.actors[actorId] ?? newChild('box'), errorText(error), mono, at);
         const actors = { ...entry.actors, [actorId]: record };
-        const crashes = allCrashes(actors).length;
+        const crashes = recentCrashes(allCrashes(actors), mono).length;
         enqueue.assign({ roster: { ...context.roster, [id]: { ...entry, status: 'restarting', actors } } });
         enqueue.raise(
           { type: 'box.restart', id },

@@ -31,7 +31,7 @@ export function newChild(kind: string): ChildRecord {
 
 /** A crash is noted; the child is down until its restart is noted. */
 export function noteCrash(child: ChildRecord, error: string, mono: number, at: number): ChildRecord {
-  const crashes = [...recent(child.crashes, mono), mono];
+  const crashes = [...recentCrashes(child.crashes, mono), mono];
   const noted = { ...child, status: 'restarting' as const, lastError: error, crashes };
   return noteTransition(noted, { at, event: 'crashed', from: lastState(child), to: null });
 }
@@ -47,17 +47,18 @@ export function noteTransition(child: ChildRecord, transition: Transition): Chil
 
 /** Five crashes within 60 s are too many. */
 export function crashedTooOften(child: ChildRecord, mono: number): boolean {
-  return recent(child.crashes, mono).length >= MOST_CRASHES;
+  return recentCrashes(child.crashes, mono).length >= MOST_CRASHES;
+}
+
+/** Those of the last minute: older ones neither count nor lengthen a pause. */
+export function recentCrashes(crashes: number[], mono: number): number[] {
+  return crashes.filter((at) => mono - at < CRASH_WINDOW_MS);
 }
 
 /** Short error text for the dashboard: one line, without a stack. */
 export function errorText(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   return text.split('\n', 1)[0]?.slice(0, 200) ?? '';
-}
-
-function recent(crashes: number[], mono: number): number[] {
-  return crashes.filter((at) => mono - at < CRASH_WINDOW_MS);
 }
 
 function lastState(child: ChildRecord): string | null {

@@ -1,0 +1,209 @@
+import { z } from 'zod';
+
+/** The wire shapes of the contract: exactly these keys, `null` only where it says so. */
+const ts = z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/);
+const uuid = z.string().regex(/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/);
+const int = z.int();
+const count = z.int().min(0);
+
+const endpointFields = {
+  id: uuid,
+  name: z.string(),
+  base_url: z.string(),
+  status: z.enum(['pending', 'online', 'offline', 'error', 'draining', 'quarantined']),
+  endpoint_type: z.enum(['xllm', 'ollama', 'vllm', 'lm_studio', 'llamacpp', 'sglang', 'openai_compatible']),
+  health_check_interval_secs: z.number(),
+  inference_timeout_secs: int,
+  latency_ms: int.nullable(),
+  last_seen: ts.nullable(),
+  last_error: z.string().nullable(),
+  error_count: count,
+  registered_at: ts,
+  notes: z.string().nullable(),
+  model_count: count,
+};
+
+export const endpoint = z.strictObject(endpointFields);
+export const endpointModel = z.strictObject({
+  model_id: z.string(),
+  capabilities: z.array(z.string()).nullable(),
+  max_tokens: int.nullable(),
+  last_checked: ts.nullable(),
+});
+export const endpointWithModels = z.strictObject({ ...endpointFields, models: z.array(endpointModel) });
+export const endpointList = z.strictObject({ endpoints: z.array(endpoint), total: count });
+export const endpointModels = z.strictObject({ endpoint_id: uuid, models: z.array(endpointModel) });
+export const testResult = z.strictObject({
+  success: z.boolean(),
+  latency_ms: int.nullable(),
+  error: z.string().nullable(),
+  models_found: z.array(z.string()).nullable(),
+});
+export const syncResult = z.strictObject({
+  synced_models: z.array(endpointModel),
+  added: count,
+  removed: count,
+  updated: count,
+});
+export const dailyStat = z.strictObject({
+  date: z.string().regex(/^\d{4}-\d\d-\d\d$/),
+  total_requests: count,
+  successful_requests: count,
+  failed_requests: count,
+});
+export const modelStat = z.strictObject({
+  model_id: z.string(),
+  total_requests: count,
+  successful_requests: count,
+  failed_requests: count,
+  total_output_tokens: count,
+  total_duration_ms: count,
+});
+const modelTpsFields = {
+  model_id: z.string(),
+  api_kind: z.enum(['chat_completions', 'completions', 'responses', 'messages']),
+  source: z.literal('production'),
+  tps: z.number().nullable(),
+  request_count: count,
+  total_output_tokens: count,
+  average_duration_ms: z.number().nullable(),
+};
+export const modelTps = z.strictObject(modelTpsFields);
+export const tpsFrame = z.strictObject({ endpoint_id: uuid, ...modelTpsFields });
+
+export const dashboardEndpoint = z.strictObject({
+  ...endpointFields,
+  total_requests: count,
+  successful_requests: count,
+  failed_requests: count,
+  active_requests: count,
+});
+export const historyPoint = z.strictObject({
+  minute: z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:00Z$/),
+  success: count,
+  error: count,
+});
+const endpointTps = z.strictObject({
+  endpoint_id: uuid,
+  model_count: count,
+  aggregate_tps: z.number().nullable(),
+  total_output_tokens: count,
+  total_requests: count,
+});
+export const stats = z.strictObject({
+  total_runtimes: count,
+  online_runtimes: count,
+  pending_runtimes: count,
+  registering_runtimes: z.literal(0),
+  offline_runtimes: count,
+  total_requests: count,
+  successful_requests: count,
+  failed_requests: count,
+  total_active_requests: count,
+  queued_requests: count,
+  requests_60m: z.strictObject({ success: count, error: count }),
+  average_response_time_ms: z.number().nullable(),
+  average_gpu_usage: z.number().nullable(),
+  average_gpu_memory_usage: z.number().nullable(),
+  last_metrics_updated_at: ts.nullable(),
+  last_registered_at: ts.nullable(),
+  last_seen_at: ts.nullable(),
+  total_input_tokens: count,
+  total_output_tokens: count,
+  total_tokens: count,
+});
+export const overview = z.strictObject({
+  endpoints: z.array(dashboardEndpoint),
+  stats,
+  history: z.array(historyPoint).length(60),
+  endpoint_tps: z.array(endpointTps),
+  time_zone: z.string().min(1),
+  generated_at: ts,
+  generation_time_ms: z.number().min(0),
+});
+const outcome = z.enum(['success', 'failure', 'cancelled']);
+export const record = z.strictObject({
+  id: uuid,
+  request_id: z.string().min(1),
+  timestamp: ts,
+  request_type: z.string(),
+  model: z.string(),
+  endpoint_id: uuid.nullable(),
+  endpoint_name: z.string().nullable(),
+  client_ip: z.string().nullable(),
+  duration_ms: count,
+  ttft_ms: int.nullable(),
+  status: z.union([
+    z.strictObject({ type: z.literal('success') }),
+    z.strictObject({ type: z.literal('error'), message: z.string() }),
+  ]),
+  outcome,
+  status_code: int,
+  completed_at: ts,
+  input_tokens: int.nullable(),
+  output_tokens: int.nullable(),
+  total_tokens: int.nullable(),
+  tokens_estimated: z.boolean(),
+  attempts: z.array(
+    z.strictObject({
+      endpoint_id: uuid,
+      endpoint_name: z.string(),
+      outcome,
+      status_code: int.nullable(),
+      error: z.string().nullable(),
+      duration_ms: count,
+    }),
+  ),
+});
+export const recordPage = z.strictObject({
+  records: z.array(record),
+  total_count: count,
+  total_is_capped: z.boolean(),
+  page: int,
+  per_page: int,
+});
+const actorFields = {
+  id: z.string(),
+  kind: z.string(),
+  state: z.string().nullable(),
+  status: z.enum(['active', 'restarting', 'quarantined', 'parked', 'stopped']),
+  context: z.record(z.string(), z.unknown()),
+  restarts: count,
+  last_error: z.string().nullable(),
+};
+const actorHead = z.strictObject(actorFields);
+export type Actor = z.infer<typeof actorHead> & { children: Actor[] };
+export const actor: z.ZodType<Actor> = z.lazy(() =>
+  z.strictObject({ ...actorFields, children: z.array(actor) }),
+);
+export const actorDetail = z.strictObject({
+  ...actorFields,
+  children: z.array(actor),
+  transitions: z
+    .array(
+      z.strictObject({ at: ts, event: z.string(), from: z.string().nullable(), to: z.string().nullable() }),
+    )
+    .max(100),
+});
+export const machines = z
+  .array(
+    z.strictObject({
+      id: z.string(),
+      definition: z.record(z.string(), z.unknown()),
+      mermaid: z.string(),
+    }),
+  )
+  .min(1);
+export const apiError = z.strictObject({
+  error: z.strictObject({ message: z.string().min(1), type: z.string().min(1), code: z.string().min(1) }),
+});
+export const openAiError = z.strictObject({
+  error: z.strictObject({
+    message: z.string().min(1),
+    type: z.string().min(1),
+    param: z.string().nullable(),
+    code: z.string().nullable(),
+  }),
+});
+
+export type RequestRow = z.infer<typeof record>;
