@@ -1,11 +1,11 @@
 #!/usr/bin/env node
+import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Logger } from 'pino';
 import type { Database } from 'sqlite';
-import { v4 as randomId } from 'uuid';
 import { waitFor } from 'xstate';
 import { Books } from './actors/books.js';
 import { buildHouse, type HouseDeps } from './actors/house.js';
@@ -64,7 +64,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   const clock = seams.clock ?? systemClock;
   const random = seams.random ?? Math.random;
   const dir = dataDirAt(config.dataDir);
-  const books = new Books(randomId());
+  const books = new Books(randomUUID());
   const leases = new LeaseTable();
   const store = new SqliteStore(dir.database, () => clock.now(), seams.onWriter);
   const upstreams = new Upstreams(
@@ -104,7 +104,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     leases,
     store,
     clock,
-    newId: randomId,
+    newId: randomUUID,
     check,
     dropConnections: (id) => upstreams.drop(id),
     log,
@@ -139,7 +139,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
 
   const routes = [
     ...livenessRoutes({ phase: () => phase, house, store }),
-    ...endpointRoutes({ house, registry, views, store, clock }),
+    ...endpointRoutes({ house, registry, views, store, clock, caughtUp }),
     ...dashboardRoutes({ house, books, store, views, tree, caughtUp }),
     ...modelRoutes(house),
   ];

@@ -51,7 +51,7 @@ const DESCRIPTIONS: Record<string, Describe> = {
   box: (context: BoxContext) => ({
     endpoint_id: context.id,
     trackers: Object.keys(context.trackers).length,
-    in_back_off: Object.keys(context.down).slice(0, 5).map(short),
+    in_back_off: Object.keys(context.down).length,
   }),
 
   endpoint: (context: EndpointContext, { house, leases }) => ({

@@ -1,7 +1,7 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { H3, type H3Event, HTTPError, toNodeHandler } from 'h3';
-import { v7 as randomId } from 'uuid';
 import { isLoopback } from '../config.js';
+import { timeOrderedId } from '../ids.js';
 import { ApiError, errorBody } from './errors.js';
 import { saneRequestId } from './headers.js';
 import { INFERENCE_ROUTES, type Inference, type InferenceRoute } from './inference.js';
@@ -35,7 +35,8 @@ export function frontDoor(deps: AppDeps): RequestListener {
     if (error instanceof ClientGone) return;
     const path = pathOf(req);
     const known = error instanceof ApiError ? error : internal(error, path);
-    sendError(res, path, known, String(res.getHeader('x-request-id') ?? ''));
+    nameRequest(req, res, path);
+    sendError(res, path, known, requestIdOf(res));
   }
 
   function internal(error: unknown, path: string): ApiError {
@@ -45,9 +46,6 @@ export function frontDoor(deps: AppDeps): RequestListener {
 
   return (req, res) => {
     const path = pathOf(req);
-    if (path.startsWith('/v1/')) {
-      res.setHeader('x-request-id', saneRequestId(req.headers['x-request-id']) ?? randomId());
-    }
     const problem = LIVENESS.has(path) ? null : refusal(req, deps);
     if (problem !== null) {
       refuse(req, res, problem);
@@ -70,8 +68,15 @@ export function frontDoor(deps: AppDeps): RequestListener {
       } else refuse(req, res, media);
       return;
     }
+    nameRequest(req, res, path);
     viaH3(req, res);
   };
+}
+
+/** Every answer below `/v1` says which request it belongs to; the relay says it in its own head. */
+function nameRequest(req: IncomingMessage, res: ServerResponse, path: string): void {
+  if (!path.startsWith('/v1/') || res.hasHeader('x-request-id')) return;
+  res.setHeader('x-request-id', saneRequestId(req.headers['x-request-id']) ?? timeOrderedId(Date.now()));
 }
 
 function h3App({ routes, events, log }: AppDeps): H3 {
@@ -84,7 +89,7 @@ function h3App({ routes, events, log }: AppDeps): H3 {
   function failed(event: H3Event, error: unknown): Response {
     const path = event.url.pathname;
     const known = asApiError(error, path);
-    const body = JSON.stringify(errorBody(path, known, requestIdOf(event)));
+    const body = JSON.stringify(errorBody(path, known, requestIdOf(nodeOf(event).res)));
     return new Response(body, {
       status: known.status,
       headers: { ...known.headers, 'content-type': 'application/json' },
@@ -222,8 +227,8 @@ function hostOfOrigin(origin: string): string {
   }
 }
 
-function requestIdOf(event: H3Event): string {
-  return String(nodeOf(event).res.getHeader('x-request-id') ?? '');
+function requestIdOf(res: ServerResponse): string {
+  return String(res.getHeader('x-request-id') ?? '');
 }
 
 function nodeOf(event: H3Event): { req: IncomingMessage; res: ServerResponse } {

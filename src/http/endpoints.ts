@@ -16,11 +16,20 @@ export interface EndpointRoutesDeps {
   views: Views;
   store: Store;
   clock: Clock;
+  /** Waits a little for the ledger: true once everything up to now is in the store. */
+  caughtUp: () => Promise<boolean>;
 }
 
 const STATUSES = ['pending', 'online', 'offline', 'error', 'draining', 'quarantined'] as const;
 
-export function endpointRoutes({ house, registry, views, store, clock }: EndpointRoutesDeps): Route[] {
+export function endpointRoutes({
+  house,
+  registry,
+  views,
+  store,
+  clock,
+  caughtUp,
+}: EndpointRoutesDeps): Route[] {
   const withModels = (config: EndpointConfig) => ({
     ...views.endpoint(config),
     models: views.endpointModels(config.id),
@@ -147,7 +156,8 @@ export function endpointRoutes({ house, registry, views, store, clock }: Endpoin
         const days = wholeNumber(call.query, 'days', 1, 365) ?? 7;
         const now = clock.now();
         const from = daysBefore(now, days - 1);
-        // Days before today are at rest on disk; today is in memory and ahead of the disk.
+        // Days before today are on disk, yesterday's last batch as well; today is in memory and ahead of the disk.
+        await caughtUp();
         const past = await store.dailyStats(id, from, localDate(now));
         const today = views.today(id);
         return [

@@ -1,11 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { v7 as uuid } from 'uuid';
 import type { Books } from '../actors/books.js';
 import type { House } from '../actors/house.js';
 import type { LeaseTable } from '../actors/leases.js';
 import { settle } from '../actors/settle.js';
 import { type Clock, wholeMs } from '../clock.js';
 import type { Deadlines } from '../config.js';
+import { timeOrderedId } from '../ids.js';
 import { type Candidate, choose } from '../machines/choose.js';
 import { type AttemptEnd, classify } from '../machines/classify.js';
 import type { ApiKind, AttemptRecord, RequestRecord } from '../machines/records.js';
@@ -55,15 +55,19 @@ export interface Inference {
   endAll(message: string): void;
 }
 
-/** What is known of a request before it is sent anywhere. */
-interface Accepted {
+interface Identity {
   id: string;
   requestId: string;
+  /** Wall clock and monotonic, ms. */
+  acceptedAt: number;
+  startedAt: number;
+}
+
+/** What is known of a request before it is sent anywhere. */
+interface Accepted extends Identity {
   route: InferenceRoute;
   body: Buffer;
   scanned: RequestBody;
-  acceptedAt: number;
-  startedAt: number;
   clientIp: string | null;
   /** Why it was refused when it came, if it was. */
   closed: ApiError | null;
@@ -93,25 +97,37 @@ export function inferenceOf(deps: InferenceDeps): Inference {
   /** Endpoints (by URL) that refuse `include_usage` and answer well without. */
   const refusesUsage = new Set<string>();
 
-  async function accept(req: IncomingMessage, res: ServerResponse, route: InferenceRoute): Promise<Accepted> {
-    const id = uuid();
-    const requestId = saneRequestId(req.headers['x-request-id']) ?? id;
-    res.setHeader('x-request-id', requestId);
-    const closed = deps.closed();
+  /** What makes a request one: known before anything can go wrong with it. */
+  function identify(req: IncomingMessage): Identity {
     const acceptedAt = clock.now();
-    const startedAt = clock.mono();
+    const id = timeOrderedId(acceptedAt);
+    const requestId = saneRequestId(req.headers['x-request-id']) ?? id;
+    return { id, requestId, acceptedAt, startedAt: clock.mono() };
+  }
+
+  async function accept(
+    req: IncomingMessage,
+    res: ServerResponse,
+    route: InferenceRoute,
+    identity: Identity,
+  ): Promise<Accepted> {
+    const closed = deps.closed();
     const body = await readBody(req, res);
-    return {
-      id,
-      requestId,
-      route,
-      body,
-      scanned: scan(body),
-      acceptedAt,
-      startedAt,
-      clientIp: addressOf(req),
-      closed,
-    };
+    return { ...identity, route, body, scanned: scan(body), clientIp: addressOf(req), closed };
+  }
+
+  /** An error's answer carries the id that its row has. */
+  async function named(
+    res: ServerResponse,
+    { requestId }: Identity,
+    run: () => Promise<void>,
+  ): Promise<void> {
+    try {
+      await run();
+    } catch (error) {
+      if (!res.headersSent) res.setHeader('x-request-id', requestId);
+      throw error;
+    }
   }
 
   /** Forwards to the chosen endpoint and sees it through. */
@@ -175,6 +191,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     ended = end;
     const unsent = await done;
     if (unsent === null) return;
+    res.setHeader('x-request-id', accepted.requestId);
     res.setHeader('x-troupe-endpoint', headerSafe(config.name));
     res.setHeader('x-troupe-attempts', '1');
     sendError(
@@ -252,35 +269,42 @@ export function inferenceOf(deps: InferenceDeps): Inference {
   }
 
   return {
-    async handle(req, res, route) {
-      const accepted = await accept(req, res, route);
-      const finish = finisher(accepted);
-      if (accepted.closed !== null) refuse(accepted.closed, finish);
-      const candidates = await candidatesFor(accepted.scanned.model);
-      if (req.socket.destroyed) {
-        finish({ how: 'left', status: null }, NOTHING_SEEN, null);
-        return;
-      }
-      const chosen = choose(candidates, deps.random);
-      if (chosen === undefined) return refuse(nobody(accepted.scanned.model, candidates), finish);
-      await attempt(req, res, accepted, chosen, finish);
+    handle(req, res, route) {
+      const identity = identify(req);
+      return named(res, identity, async () => {
+        const accepted = await accept(req, res, route, identity);
+        const finish = finisher(accepted);
+        if (accepted.closed !== null) refuse(accepted.closed, finish);
+        const candidates = await candidatesFor(accepted.scanned.model);
+        if (req.socket.destroyed) {
+          finish({ how: 'left', status: null }, NOTHING_SEEN, null);
+          return;
+        }
+        const chosen = choose(candidates, deps.random);
+        if (chosen === undefined) return refuse(nobody(accepted.scanned.model, candidates), finish);
+        await attempt(req, res, accepted, chosen, finish);
+      });
     },
 
-    async tryOut(req, res, endpointId) {
-      const config = house.roster.config(endpointId);
-      if (config === undefined) throw new ApiError('not_found', `no endpoint has the id ${endpointId}`);
-      const accepted = await accept(req, res, INFERENCE_ROUTES[0] as InferenceRoute);
-      if (accepted.closed !== null) throw accepted.closed;
-      if (req.socket.destroyed) return;
-      const { model } = accepted.scanned;
-      const place = house.catalogue.places(model).find((one) => one.endpointId === endpointId);
-      const candidate: Candidate = {
-        endpointId,
-        modelId: place?.modelId ?? model,
-        status: house.roster.status(endpointId),
-        active: leases.count(endpointId),
-      };
-      await attempt(req, res, accepted, candidate, () => {});
+    tryOut(req, res, endpointId) {
+      const identity = identify(req);
+      return named(res, identity, async () => {
+        if (house.roster.config(endpointId) === undefined) {
+          throw new ApiError('not_found', `no endpoint has the id ${endpointId}`);
+        }
+        const accepted = await accept(req, res, INFERENCE_ROUTES[0] as InferenceRoute, identity);
+        if (accepted.closed !== null) throw accepted.closed;
+        if (req.socket.destroyed) return;
+        const { model } = accepted.scanned;
+        const place = house.catalogue.places(model).find((one) => one.endpointId === endpointId);
+        const candidate: Candidate = {
+          endpointId,
+          modelId: place?.modelId ?? model,
+          status: house.roster.status(endpointId),
+          active: leases.count(endpointId),
+        };
+        await attempt(req, res, accepted, candidate, () => {});
+      });
     },
 
     endAll(message) {

@@ -21,7 +21,9 @@ const DELTA_KEYS = ['content', 'reasoning_content', 'reasoning', 'refusal', 'too
 
 const DONE = /^data: *\[DONE\] *$/;
 const TYPE_FIRST = /^\s*\{\s*"type"\s*:\s*"([\w.]+)"/;
-const FAILURE_LIMIT = 200;
+const CARRIED_ERROR = 'the stream carried an error';
+/** A code or a type is a word, no sentence. */
+const ERROR_NAME = /^[a-z0-9][\w.-]{0,60}$/i;
 
 /** Judges a stream event by event. An ordinary delta is recognised by its text, everything else is parsed. */
 export class StreamJudge implements SseListener {
@@ -208,13 +210,15 @@ function isError(value: unknown): boolean {
   return typeof value === 'string' ? value !== '' : typeof value === 'object' && value !== null;
 }
 
+function isErrorName(value: unknown): boolean {
+  return (typeof value === 'string' || typeof value === 'number') && ERROR_NAME.test(String(value));
+}
+
 function errorIn(latin1: string): string {
   const data = Buffer.from(latin1, 'latin1').toString();
   const json = parse(data);
   const error = field(json, 'error') ?? field(field(json, 'response'), 'error') ?? json;
-  const message = field(error, 'message') ?? error;
-  const words = typeof message === 'string' ? message : data;
-  const failure = `the stream carried an error: ${words.replace(/\s+/g, ' ').trim()}`;
-  // No half of a character at the cut.
-  return failure.slice(0, FAILURE_LIMIT).replace(/[\uD800-\uDBFF]$/, '');
+  // Its words may repeat the prompt, which goes into no log and no row; its code and type may not.
+  const name = [field(error, 'code'), field(error, 'type')].find(isErrorName);
+  return name === undefined ? CARRIED_ERROR : `${CARRIED_ERROR} (${name})`;
 }
