@@ -98,6 +98,8 @@ export interface Store {
 
   /** Writes a block once, however often it is asked to. */
   apply(block: Block): Promise<void>;
+  /** The last sequence number of a run that is written; 0 before the first. */
+  cursor(run: string): Promise<number>;
 
   seedEndpoints(): Promise<StoredEndpoint[]>;
   seedModels(): Promise<Map<string, EngineModel[]>>;

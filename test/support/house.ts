@@ -112,6 +112,8 @@ export class MemoryStore implements Store {
     this.rows.push(...block.rows);
   }
 
+  cursor = async () => this.#seq;
+
   seedEndpoints = async () =>
     this.#endpoints.map((id) => ({
       config: configOf(id),

@@ -11,6 +11,11 @@ const SEED_LIMIT = 200_000;
 const SCAN_LIMIT = 200_000;
 const COUNT_LIMIT = 10_000;
 
+export async function readCursor(db: Database, run: string): Promise<number> {
+  const row = await db.get<{ seq: number }>('SELECT seq FROM ledger_cursors WHERE run = ?', run);
+  return row?.seq ?? 0;
+}
+
 interface EndpointRow {
   id: string;
   name: string;

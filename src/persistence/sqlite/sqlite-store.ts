@@ -6,6 +6,7 @@ import { type BatchWriter, batchWriter } from './batch.js';
 import { openAtRest, openReadOnly, openReadWrite, storeError } from './handle.js';
 import { MIGRATIONS, migrate, schemaVersion } from './migrations.js';
 import {
+  readCursor,
   readDailyStats,
   readEndpoints,
   readMinutes,
@@ -78,6 +79,8 @@ export class SqliteStore implements Store {
       this.#dirty = true;
     });
   }
+
+  cursor = (run: string) => this.#read((db) => readCursor(db, run), 0);
 
   seedEndpoints = () => this.#read((db) => readEndpoints(db), []);
   seedModels = () => this.#read((db) => readModels(db), new Map());
