@@ -9,8 +9,8 @@ export interface Log {
 }
 
 const FLUSH_EVERY_MS = 1000;
-/** Just below pino's limit of 16384, above which it writes in one piece. */
-const BUFFER_BYTES = 16_000;
+/** Lines are handed on in pieces of this size: each is a trip through the thread pool that SQLite uses as well. */
+const PIECE_CHARS = 32 * 1024;
 
 /** JSON lines on stdout, buffered up to a second; pretty on a terminal. */
 export function openLog(level: string): Log {
@@ -18,16 +18,38 @@ export function openLog(level: string): Log {
     const stream = pretty({ sync: true, translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' });
     return { logger: create(level, stream), flush: () => {} };
   }
-  const destination = pino.destination({ dest: 1, sync: false, minLength: BUFFER_BYTES });
+  const destination = pino.destination({ dest: 1, sync: false });
+  const lines = gathered(destination);
   const flush = () => {
+    lines.flush();
     try {
       destination.flushSync();
     } catch {
       // Not open yet, or the reader of stdout is gone: there is nobody left to tell.
     }
   };
-  setInterval(() => destination.flush(() => {}), FLUSH_EVERY_MS).unref();
-  return { logger: create(level, destination), flush };
+  setInterval(lines.flush, FLUSH_EVERY_MS).unref();
+  return { logger: create(level, lines), flush };
+}
+
+/** Lines in front of a destination, joined once: pino's own buffer measures all it holds again with every line. */
+function gathered(destination: DestinationStream): DestinationStream & { flush(): void } {
+  let waiting: string[] = [];
+  let chars = 0;
+  const flush = () => {
+    if (waiting.length === 0) return;
+    destination.write(waiting.join(''));
+    waiting = [];
+    chars = 0;
+  };
+  return {
+    write(line) {
+      waiting.push(line);
+      chars += line.length;
+      if (chars >= PIECE_CHARS) flush();
+    },
+    flush,
+  };
 }
 
 function create(level: string, stream: DestinationStream): Logger {

@@ -38,7 +38,7 @@ export function upstreamHeaders(
 ): string[] {
   const named = connectionTokens(rawHeaders);
   const own = Object.entries(config.headers);
-  const replaced = new Set(own.map(([name]) => name.toLowerCase()));
+  const replaced = own.length === 0 ? NONE : new Set(own.map(([name]) => name.toLowerCase()));
   const headers: string[] = ['accept-encoding', 'identity', 'x-request-id', requestId];
   if (config.apiKey !== null && !replaced.has('authorization')) {
     headers.push('authorization', `Bearer ${config.apiKey}`);
@@ -87,8 +87,8 @@ function connectionTokens(rawHeaders: readonly string[]): Set<string> {
   let named = NONE;
   for (let i = 0; i < rawHeaders.length; i += 2) {
     if (rawHeaders[i]?.toLowerCase() !== 'connection') continue;
-    const value = rawHeaders[i + 1]?.toLowerCase();
-    if (value !== 'keep-alive' && value !== 'close') named = new Set([...named, ...tokensOf(value)]);
+    const tokens = tokensOf(rawHeaders[i + 1]?.toLowerCase());
+    if (tokens !== NONE) named = new Set([...named, ...tokens]);
   }
   return named;
 }
@@ -96,7 +96,8 @@ function connectionTokens(rawHeaders: readonly string[]): Set<string> {
 const NONE: Set<string> = new Set();
 
 function tokensOf(value: string | string[] | undefined): Set<string> {
-  if (value === undefined) return NONE;
+  // Nearly always one of these, which name no header.
+  if (value === undefined || value === 'keep-alive' || value === 'close') return NONE;
   return new Set(
     String(value)
       .toLowerCase()

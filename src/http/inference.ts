@@ -113,7 +113,9 @@ export function inferenceOf(deps: InferenceDeps): Inference {
   ): Promise<Accepted> {
     const closed = deps.closed();
     const body = await readBody(req, res);
-    return { ...identity, route, body, scanned: scan(body), clientIp: addressOf(req), closed };
+    const { id, requestId, acceptedAt, startedAt } = identity;
+    const clientIp = addressOf(req);
+    return { id, requestId, acceptedAt, startedAt, route, body, scanned: scan(body), clientIp, closed };
   }
 
   /** An error's answer carries the id that its row has. */
