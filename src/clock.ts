@@ -18,8 +18,21 @@ export function minuteOf(at: number): number {
   return Math.floor(at / MINUTE_MS);
 }
 
+let lastMinute = Number.NaN;
+let lastDate = '';
+
 /** The server-local date (`TZ` is honoured) of a wall-clock time, as `YYYY-MM-DD`. */
 export function localDate(at: number): string {
+  // Asked several times a request, and no date begins within a minute.
+  const minute = minuteOf(at);
+  if (minute !== lastMinute) {
+    lastMinute = minute;
+    lastDate = dateOf(at);
+  }
+  return lastDate;
+}
+
+function dateOf(at: number): string {
   const date = new Date(at);
   const month = String(date.getMonth() + 1).padStart(2, '0');
   const day = String(date.getDate()).padStart(2, '0');

@@ -13,6 +13,7 @@ import { tpsLogic } from '../machines/tps.js';
 import type { EndpointConfig, Store } from '../persistence/store.js';
 import { type Books, newEndpointSeed } from './books.js';
 import { type Catalogue, catalogueOf } from './catalogue.js';
+import { countingFast } from './counting.js';
 import { housekeeping } from './housekeeping.js';
 import type { LeaseTable } from './leases.js';
 import { actorNamed, names, type System } from './names.js';
@@ -131,25 +132,27 @@ export function buildHouse(deps: HouseDeps): House {
 
   const endpoint = wired(
     'endpoint',
-    endpointMachine.provide({
-      actors: {
-        probe: fromPromise<void, ProbeInput>(async ({ input, signal }) => {
-          const config = books.config(input.endpointId);
-          if (config !== undefined) await checkNow(config, signal);
-        }),
-      },
-      actions: {
-        remember: ({ context }) => {
-          const wasEmpty = books.isEmpty;
-          books.noteHealth(context.id, context);
-          if (context.modelsChanged) {
-            books.noteModels(context.id, context.models);
-            catalogue.touch();
-          }
-          if (wasEmpty) actorNamed(system(), names.ledger)?.send({ type: 'appended' });
+    countingFast(
+      endpointMachine.provide({
+        actors: {
+          probe: fromPromise<void, ProbeInput>(async ({ input, signal }) => {
+            const config = books.config(input.endpointId);
+            if (config !== undefined) await checkNow(config, signal);
+          }),
         },
-      },
-    }),
+        actions: {
+          remember: ({ context }) => {
+            const wasEmpty = books.isEmpty;
+            books.noteHealth(context.id, context);
+            if (context.modelsChanged) {
+              books.noteModels(context.id, context.models);
+              catalogue.touch();
+            }
+            if (wasEmpty) actorNamed(system(), names.ledger)?.send({ type: 'appended' });
+          },
+        },
+      }),
+    ),
   );
   const ledger = wired(
     'ledger',
