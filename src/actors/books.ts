@@ -66,7 +66,7 @@ export interface BooksLimits {
   maxBytes: number;
 }
 
-export const BOOKS_LIMITS: BooksLimits = { blockRows: 500, maxBytes: 64 * 1024 * 1024 };
+export const BOOKS_LIMITS: BooksLimits = { blockRows: 1000, maxBytes: 64 * 1024 * 1024 };
 
 /**
  * What outlives a crash of any actor: the committed state, and the queue of what is not yet written. The seed

@@ -23,7 +23,7 @@ import { seedingOf } from './seeding.js';
 import { trackersOf } from './trackers.js';
 import { writeOldest } from './writing.js';
 
-/** A batch gathers for so long: a busy second is some fifty transactions and not hundreds. */
+/** A batch gathers for so long: a busy second is some thirty transactions and not hundreds. */
 const GATHER_MS = 30;
 /** A tick that comes this late (a suspended machine) spreads the checks that piled up over a second. */
 const LATE_TICK_MS = 5000;
