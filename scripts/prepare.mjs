@@ -16,7 +16,7 @@ export function prepare() {
   build();
 }
 
-export function install() {
+function install() {
   const wanted =
     digest([join(root, 'package-lock.json'), join(root, 'package.json')]) + process.versions.modules;
   if (read(INSTALL_STAMP) === wanted) return;
@@ -26,7 +26,7 @@ export function install() {
   writeFileSync(INSTALL_STAMP, wanted);
 }
 
-export function build() {
+function build() {
   const wanted = digest([
     ...filesBelow(join(root, 'src')),
     join(root, 'tsconfig.json'),
@@ -39,7 +39,7 @@ export function build() {
 }
 
 /** Runs a program to its end with our terminal; a failure ends this process with the same code. */
-export function run(program, args) {
+function run(program, args) {
   const { status, error } = spawnSync(program, args, { cwd: root, stdio: ['ignore', 2, 2] });
   if (error !== undefined) say(`${program} could not be run: ${error.message}`);
   if (status !== 0) process.exit(status ?? 1);

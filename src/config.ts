@@ -46,7 +46,7 @@ export const VERSION: string = JSON.parse(
   readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
 ).version;
 
-export const HELP = `Usage: node dist/server.js [options]
+const HELP = `Usage: node dist/server.js [options]
 
 One OpenAI-compatible front door for every inference box you own.
 

@@ -66,7 +66,7 @@ export interface BooksLimits {
   maxBytes: number;
 }
 
-export const BOOKS_LIMITS: BooksLimits = { blockRows: 1000, maxBytes: 64 * 1024 * 1024 };
+const BOOKS_LIMITS: BooksLimits = { blockRows: 1000, maxBytes: 64 * 1024 * 1024 };
 
 /**
  * What outlives a crash of any actor: the committed state, and the queue of what is not yet written. The seed
@@ -438,7 +438,7 @@ export function renameEndpoint(block: Block, from: string, to: string): void {
 }
 
 /** Today's numbers of a model as a tracker starts with them. */
-export function tpsOf(date: string, today: Sums | undefined): TpsState {
+function tpsOf(date: string, today: Sums | undefined): TpsState {
   const sums = today ?? noSums();
   return tpsSeed({ date, samples: sums.samples, tokens: sums.sampleTokens, ms: sums.sampleMs });
 }

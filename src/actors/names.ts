@@ -23,8 +23,3 @@ export function kindOf(name: string): string {
   const colon = name.indexOf(':');
   return colon === -1 ? name : name.slice(0, colon);
 }
-
-/** The endpoint an actor belongs to, from its name; undefined for the house's own. */
-export function endpointOf(name: string): string | undefined {
-  return name.split(':', 2)[1];
-}

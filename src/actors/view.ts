@@ -353,7 +353,7 @@ export function dailyView(date: string, success: number, failed: number): DailyS
   };
 }
 
-export function recordView(record: RequestRecord): RecordView {
+function recordView(record: RequestRecord): RecordView {
   const last = lastAttempt(record);
   const input = last?.inputTokens ?? null;
   const output = last?.outputTokens ?? null;

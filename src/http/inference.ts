@@ -339,7 +339,7 @@ function joined(slices: Buffer[]): Buffer {
   return slices.length === 1 ? (slices[0] as Buffer) : Buffer.concat(slices);
 }
 
-export function addressOf(req: IncomingMessage): string | null {
+function addressOf(req: IncomingMessage): string | null {
   return req.socket.remoteAddress?.replace(/^::ffff:/, '') ?? null;
 }
 

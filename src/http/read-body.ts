@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ApiError } from './errors.js';
 
-export const MAX_BODY_BYTES = 32 * 1024 * 1024;
+const MAX_BODY_BYTES = 32 * 1024 * 1024;
 /** After a refusal so much of an unread body is still swallowed, so that the client gets to read the answer. */
 const SWALLOW_BYTES = 64 * 1024 * 1024;
 const SWALLOW_MS = 5000;

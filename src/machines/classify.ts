@@ -22,7 +22,7 @@ export interface Judgement {
 }
 
 /** Client left before a head: nothing was sent, so the row says what nginx would. */
-export const CLIENT_LEFT_STATUS = 499;
+const CLIENT_LEFT_STATUS = 499;
 
 /** The two tables of the contract in one place: what an end means to the endpoint and to the client's row. */
 export function classify(end: AttemptEnd): Judgement {

@@ -1,6 +1,6 @@
 import { setup } from 'xstate';
 
-export const TICK_MS = 100;
+const TICK_MS = 100;
 
 /** The one timer: due checks and housekeeping hang on its tick. */
 export const tickerMachine = setup({

@@ -96,14 +96,7 @@ export class SqliteStore implements Store {
       await writer.run(
         `INSERT INTO endpoints (id, name, base_url, api_key, headers, health_interval_ms, inference_timeout_secs,
            notes, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-        config.id,
-        config.name,
-        config.baseUrl,
-        config.apiKey,
-        JSON.stringify(config.headers),
-        config.healthIntervalMs,
-        config.inferenceTimeoutSecs,
-        config.notes,
+        ...configValues(config),
         config.registeredAt,
       );
       this.#dirty = true;
@@ -120,14 +113,7 @@ export class SqliteStore implements Store {
            last_error = CASE WHEN ?9 IS NULL THEN last_error END,
            error_count = CASE WHEN ?9 IS NULL THEN error_count ELSE 0 END
          WHERE id = ?1`,
-        config.id,
-        config.name,
-        config.baseUrl,
-        config.apiKey,
-        JSON.stringify(config.headers),
-        config.healthIntervalMs,
-        config.inferenceTimeoutSecs,
-        config.notes,
+        ...configValues(config),
         reset?.health ?? null,
       );
       this.#dirty = true;
@@ -374,6 +360,12 @@ export class SqliteStore implements Store {
       () => null,
     );
   }
+}
+
+/** In the order of the columns, from `id` to `notes`. */
+function configValues(config: EndpointConfig): (string | number | null)[] {
+  const { id, name, baseUrl, apiKey, headers, healthIntervalMs, inferenceTimeoutSecs, notes } = config;
+  return [id, name, baseUrl, apiKey, JSON.stringify(headers), healthIntervalMs, inferenceTimeoutSecs, notes];
 }
 
 const MOVED = 'the database file was moved away';
