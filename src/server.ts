@@ -206,7 +206,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     phase = 'draining';
     house.root.send({ type: 'drain' });
     const until = clock.mono() + graceMs;
-    while (leases.total > 0 && clock.mono() < until) await pause(10);
+    while ((leases.total > 0 || inference.open > 0) && clock.mono() < until) await pause(10);
     inference.endAll('the server is shutting down');
     events.closeAll();
     await door.close(LAST_REPLIES_MS);
@@ -259,7 +259,8 @@ export async function main(argv: string[], env: NodeJS.ProcessEnv): Promise<void
       return;
     }
     if (command.run === 'check') {
-      await checkDataDir(dataDirAt(command.config.dataDir));
+      // A demo makes a data dir of its own.
+      if (!command.config.demo) await checkDataDir(dataDirAt(command.config.dataDir));
       process.stdout.write('the options and the data dir are fine\n');
       return;
     }
@@ -286,13 +287,14 @@ async function serve(config: Config): Promise<void> {
   }
   for (const [signal, code] of Object.entries(stops)) {
     process.on(signal, () => {
-      if (asked || server === null) {
+      if (asked) {
         flush();
         process.exit(code);
       }
       asked = true;
       logger.info({ signal }, 'shutting down: running requests finish');
-      server.stop().then(finish);
+      // A start that is under way is finished first.
+      server?.stop().then(finish);
     });
   }
   if (config.demo) {
@@ -308,6 +310,10 @@ async function serve(config: Config): Promise<void> {
     throw error;
   }
   flush();
+  if (asked) {
+    await finish(await server.stop());
+    return;
+  }
   demo?.trickle(server.url);
   server.failed.then(finish);
 }

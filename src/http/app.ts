@@ -2,12 +2,13 @@ import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http
 import { H3, type H3Event, HTTPError, toNodeHandler } from 'h3';
 import { isLoopback } from '../config.js';
 import { timeOrderedId } from '../ids.js';
+import { StoreError } from '../persistence/store.js';
 import { ApiError, errorBody } from './errors.js';
 import { saneRequestId } from './headers.js';
 import { INFERENCE_ROUTES, type Inference, type InferenceRoute } from './inference.js';
 import { ClientGone, readBody } from './read-body.js';
 import { Answer, type Call, type Route } from './routes.js';
-import { sendError } from './send.js';
+import { pathOf, sendError } from './send.js';
 
 export interface AppDeps {
   routes: Route[];
@@ -34,7 +35,7 @@ export function frontDoor(deps: AppDeps): RequestListener {
   function refuse(req: IncomingMessage, res: ServerResponse, error: unknown): void {
     if (error instanceof ClientGone) return;
     const path = pathOf(req);
-    const known = error instanceof ApiError ? error : internal(error, path);
+    const known = apiError(error) ?? internal(error, path);
     nameRequest(req, res, path);
     sendError(res, path, known, requestIdOf(res));
   }
@@ -52,7 +53,14 @@ export function frontDoor(deps: AppDeps): RequestListener {
       return;
     }
     // A HEAD is a GET whose body Node leaves out.
-    if (req.method === 'HEAD') req.method = 'GET';
+    if (req.method === 'HEAD') {
+      req.method = 'GET';
+      if (path === EVENTS_PATH) {
+        // A stream has no end to wait for.
+        res.writeHead(200, { 'content-type': 'text/event-stream' }).end();
+        return;
+      }
+    }
     const route = req.method === 'POST' ? INFERENCE.get(path) : undefined;
     if (route !== undefined) {
       const media = mediaProblem(req, false);
@@ -97,7 +105,8 @@ function h3App({ routes, events, log }: AppDeps): H3 {
   }
 
   function asApiError(error: unknown, path: string): ApiError {
-    if (error instanceof ApiError) return error;
+    const known = apiError(error);
+    if (known !== null) return known;
     if (error instanceof HTTPError && error.status < 500) {
       const code = error.status === 404 ? 'not_found' : 'invalid_request';
       return new ApiError(code, error.status === 404 ? `nothing is at ${path}` : 'the request is malformed');
@@ -140,6 +149,13 @@ function h3App({ routes, events, log }: AppDeps): H3 {
   return app;
 }
 
+/** What is an answer already; a store that is away is a 503 wherever it is met. */
+function apiError(error: unknown): ApiError | null {
+  if (error instanceof ApiError) return error;
+  if (!(error instanceof StoreError)) return null;
+  return new ApiError('store_unavailable', `it cannot be read now: ${error.message}`, { cause: error });
+}
+
 function callOf(event: H3Event): Call {
   const params = Object.fromEntries(
     Object.entries(event.context.params ?? {}).map(([name, value]) => [name, decoded(value)]),
@@ -162,11 +178,11 @@ async function jsonOf(req: IncomingMessage, res: ServerResponse): Promise<unknow
 }
 
 function answer(value: unknown): Response {
-  const { status, body } = value instanceof Answer ? value : { status: 200, body: value };
-  if (body === undefined) return new Response(null, { status });
+  const { status, body, headers } = value instanceof Answer ? value : new Answer(200, value);
+  if (body === undefined) return new Response(null, { status, headers });
   return new Response(JSON.stringify(body), {
     status,
-    headers: { 'content-type': 'application/json', 'cache-control': 'no-store' },
+    headers: { ...headers, 'content-type': 'application/json', 'cache-control': 'no-store' },
   });
 }
 
@@ -198,12 +214,6 @@ function mediaProblem(req: IncomingMessage, strict: boolean): ApiError | null {
   const media = type?.split(';', 1)[0]?.trim().toLowerCase() ?? '';
   if (media === 'application/json' || media.endsWith('+json')) return null;
   return new ApiError('unsupported_media_type', 'send the body with content-type: application/json');
-}
-
-function pathOf(req: IncomingMessage): string {
-  const url = req.url ?? '/';
-  const query = url.indexOf('?');
-  return query === -1 ? url : url.slice(0, query);
 }
 
 function decoded(text: string): string {

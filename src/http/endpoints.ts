@@ -6,7 +6,7 @@ import { type Clock, localDate } from '../clock.js';
 import { ENGINE_TYPES, type EngineModel } from '../engines/engine.js';
 import type { EndpointConfig, Store } from '../persistence/store.js';
 import { endpointChange, endpointInput } from './endpoint-input.js';
-import { ApiError } from './errors.js';
+import { ApiError, type ErrorCode } from './errors.js';
 import { oneOf, wholeNumber } from './query.js';
 import { Answer, type Call, type Route } from './routes.js';
 
@@ -20,6 +20,11 @@ export interface EndpointRoutesDeps {
   caughtUp: () => Promise<boolean>;
 }
 
+/** A list that could not be read is an error of the endpoint. */
+const SYNC_FAILURES: Record<string, ErrorCode> = {
+  unreachable: 'upstream_unreachable',
+  timeout: 'timeout_total',
+};
 const STATUSES = ['pending', 'online', 'offline', 'error', 'draining', 'quarantined'] as const;
 
 export function endpointRoutes({
@@ -111,10 +116,7 @@ export function endpointRoutes({
         const before = house.roster.facts(config.id).models;
         const result = await house.checkNow(config);
         if (!result.ok) {
-          const code =
-            result.reason === 'unreachable' || result.reason === 'timeout'
-              ? 'upstream_unreachable'
-              : 'upstream_broken';
+          const code = SYNC_FAILURES[result.reason] ?? 'upstream_broken';
           throw new ApiError(code, `${config.name}: ${result.error}`);
         }
         return { synced_models: views.endpointModels(config.id), ...difference(before, result.models) };

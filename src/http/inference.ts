@@ -16,7 +16,7 @@ import { ApiError } from './errors.js';
 import { headerSafe, saneRequestId, upstreamHeaders } from './headers.js';
 import { readBody } from './read-body.js';
 import { relay, type Seen } from './relay.js';
-import { sendError } from './send.js';
+import { pathOf, sendError } from './send.js';
 import { pathAt, type Upstreams } from './upstreams.js';
 
 export interface InferenceRoute {
@@ -51,6 +51,8 @@ export interface Inference {
   handle(req: IncomingMessage, res: ServerResponse, route: InferenceRoute): Promise<void>;
   /** Straight to one endpoint, for trying it out: in flight like any other, counted nowhere. */
   tryOut(req: IncomingMessage, res: ServerResponse, endpointId: string): Promise<void>;
+  /** Requests that are not answered yet. */
+  readonly open: number;
   /** Ends everything in flight; each client is told in its protocol. */
   endAll(message: string): void;
 }
@@ -94,6 +96,8 @@ export function inferenceOf(deps: InferenceDeps): Inference {
   const { house, books, leases, upstreams, clock, deadlines } = deps;
   /** What ends each request in flight. */
   const running = new Set<(message: string) => void>();
+  /** Requests that came in and are not answered yet, forwarded or not. */
+  let open = 0;
   /** Endpoints (by URL) that refuse `include_usage` and answer well without. */
   const refusesUsage = new Set<string>();
 
@@ -124,11 +128,17 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     { requestId }: Identity,
     run: () => Promise<void>,
   ): Promise<void> {
+    open += 1;
     try {
       await run();
     } catch (error) {
-      if (!res.headersSent) res.setHeader('x-request-id', requestId);
+      if (!res.headersSent) {
+        res.setHeader('x-request-id', requestId);
+        res.setHeader('x-troupe-attempts', '0');
+      }
       throw error;
+    } finally {
+      open -= 1;
     }
   }
 
@@ -198,7 +208,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     res.setHeader('x-troupe-attempts', '1');
     sendError(
       res,
-      route.path,
+      pathOf(req),
       new ApiError(unsent.code, `${config.name}: ${unsent.message}`),
       accepted.requestId,
     );
@@ -233,7 +243,9 @@ export function inferenceOf(deps: InferenceDeps): Inference {
         durationMs,
         inputTokens: seen.inputTokens,
         outputTokens: seen.outputTokens,
-        sampled: counted === 'success' && (seen.outputTokens ?? 0) > 0,
+        // An embedding has no rate of output.
+        sampled:
+          counted === 'success' && accepted.route.kind !== 'embeddings' && (seen.outputTokens ?? 0) > 0,
       });
     }
     return {
@@ -307,6 +319,10 @@ export function inferenceOf(deps: InferenceDeps): Inference {
         };
         await attempt(req, res, accepted, candidate, () => {});
       });
+    },
+
+    get open() {
+      return open;
     },
 
     endAll(message) {

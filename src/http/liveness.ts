@@ -9,6 +9,8 @@ export interface LivenessDeps {
   store: Store;
 }
 
+const SOON = { 'retry-after': '1' };
+
 /** Is it there, can it serve, which version is it: for whatever watches the server. */
 export function livenessRoutes({ phase, house, store }: LivenessDeps): Route[] {
   /** Something of the house is parked, or the store is not taking records. */
@@ -25,8 +27,8 @@ export function livenessRoutes({ phase, house, store }: LivenessDeps): Route[] {
       permission: 'none',
       run: () => {
         const now = phase();
-        if (now === 'starting') return new Answer(503, { status: 'seeding' });
-        if (now === 'draining') return new Answer(503, { status: 'draining' });
+        if (now === 'starting') return new Answer(503, { status: 'seeding' }, SOON);
+        if (now === 'draining') return new Answer(503, { status: 'draining' }, SOON);
         const seeded = house.root.getSnapshot().context.unseeded.length === 0;
         return { status: 'ready', seeded, degraded: isDegraded() };
       },

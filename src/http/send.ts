@@ -1,4 +1,4 @@
-import type { ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ApiError, errorBody } from './errors.js';
 
 /** An error of ours as an answer in the path's protocol. Does nothing once a head is out. */
@@ -11,4 +11,13 @@ export function sendError(res: ServerResponse, path: string, error: ApiError, re
     'content-length': String(Buffer.byteLength(body)),
   });
   res.end(body);
+}
+
+/** The path that was asked for, without its query. */
+export function pathOf(req: IncomingMessage): string {
+  const url = req.url ?? '/';
+  const query = url.indexOf('?');
+  const path = query === -1 ? url : url.slice(0, query);
+  // h3 takes a path with and without its last slash for the same one.
+  return path.length > 1 && path.endsWith('/') ? path.slice(0, -1) : path;
 }

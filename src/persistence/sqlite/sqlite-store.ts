@@ -64,9 +64,11 @@ export class SqliteStore implements Store {
   recover(): Promise<void> {
     return this.#queued(async () => {
       const damaged = this.#trouble?.code === 'corrupt';
+      // Such as a table that somebody dropped: opening makes it again.
+      const odd = this.#trouble?.code === 'failed';
       const identity = await this.#identity();
       if (identity === null && this.#lastIdentity !== null) throw new StoreError('moved', MOVED);
-      if (this.#handles !== null && !damaged && identity === this.#handles.identity) {
+      if (this.#handles !== null && !damaged && !odd && identity === this.#handles.identity) {
         if (this.#handles.mode === 'read-write' || !(await isWritable(this.#file))) return;
       }
       await this.#open(damaged);
