@@ -48,3 +48,9 @@ export function timestamp(at: number): string {
 export function wholeMs(ms: number): number {
   return Math.max(1, Math.round(ms));
 }
+
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+}

@@ -15,7 +15,7 @@ import { treeOf } from './actors/tree.js';
 import { saveUnsaved } from './actors/unsaved.js';
 import { viewsOf } from './actors/view.js';
 import { writeOldest } from './actors/writing.js';
-import { type Clock, systemClock } from './clock.js';
+import { type Clock, pause, systemClock } from './clock.js';
 import { type Config, ConfigError, readConfig, VERSION } from './config.js';
 import { type Demo, startDemo } from './demo/demo.js';
 import { checkEndpoint } from './engines/check.js';
@@ -316,12 +316,6 @@ async function serve(config: Config): Promise<void> {
   }
   demo?.trickle(server.url);
   server.failed.then(finish);
-}
-
-export function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms);
-  });
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {

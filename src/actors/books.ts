@@ -102,7 +102,7 @@ export class Books {
   /** Appends a finished request. Synchronous and total: nothing can be lost between here and the disk. */
   append(record: RequestRecord): void {
     for (const attempt of record.attempts) {
-      attempt.endpointId = this.#aliases.get(attempt.endpointId) ?? attempt.endpointId;
+      attempt.endpointId = this.resolve(attempt.endpointId);
     }
     const block = this.#open();
     block.rows.push(record);
@@ -266,6 +266,7 @@ export class Books {
     this.#sums.delete(provisional);
   }
 
+  /** The id under which an endpoint is counted: the stored one, once that is known. */
   resolve(id: string): string {
     return this.#aliases.get(id) ?? id;
   }

@@ -1,5 +1,5 @@
 import { createActor, fromPromise } from 'xstate';
-import { type Clock, localDate, minuteOf } from '../clock.js';
+import { type Clock, localDate, minuteOf, pause } from '../clock.js';
 import type { CheckResult } from '../engines/check.js';
 import type { EngineType } from '../engines/engine.js';
 import { boxMachine } from '../machines/box.js';
@@ -230,10 +230,4 @@ export function buildHouse(deps: HouseDeps): House {
 
 function createRoot(logic: Logics['root'], clock: ActorClock) {
   return createActor(logic, { id: 'root', systemId: 'root', ...(clock === undefined ? {} : { clock }) });
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms);
-  });
 }

@@ -15,7 +15,6 @@ export const tickerMachine = setup({
   states: {
     ticking: {
       after: { tickEvery: { target: 'ticking', reenter: true, actions: 'tick' } },
-      entry: [],
     },
   },
 });
