@@ -17,7 +17,11 @@ export function countingFast(machine: EndpointLogic): EndpointLogic {
       return machine.transition(snapshot, event, scope);
     }
     const { context } = snapshot;
-    const counted: EndpointContext = { ...context, ...assignment({ context, event }) };
+    const counted: EndpointContext = { ...context };
+    // One by one: a second spread over the first takes V8's slow way.
+    const { success, failed } = assignment({ context, event });
+    if (success !== undefined) counted.success = success;
+    if (failed !== undefined) counted.failed = failed;
     return { ...snapshot, context: counted };
   };
   return Object.create(machine, { transition: { value: transition } }) as EndpointLogic;

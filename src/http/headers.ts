@@ -36,20 +36,21 @@ export function upstreamHeaders(
   config: EndpointConfig,
   requestId: string,
 ): string[] {
-  const named = connectionTokens(rawHeaders);
+  let named = NONE;
   const own = Object.entries(config.headers);
   const replaced = own.length === 0 ? NONE : new Set(own.map(([name]) => name.toLowerCase()));
   const headers: string[] = ['accept-encoding', 'identity', 'x-request-id', requestId];
   if (config.apiKey !== null && !replaced.has('authorization')) {
     headers.push('authorization', `Bearer ${config.apiKey}`);
   }
+  const from = headers.length;
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = rawHeaders[i] as string;
-    const lower = name.toLowerCase();
-    if (NOT_UPSTREAM.has(lower) || lower.startsWith('x-troupe-')) continue;
-    if (named.has(lower) || replaced.has(lower)) continue;
-    headers.push(name, rawHeaders[i + 1] as string);
+    const use = useOf(name);
+    if (use === 'connection') named = joined(named, tokensOf(rawHeaders[i + 1]));
+    if (use === 'upstream') headers.push(name, rawHeaders[i + 1] as string);
   }
+  if (named !== NONE || replaced !== NONE) leaveOut(headers, from, named, replaced);
   for (const [name, value] of own) headers.push(name, value);
   return headers;
 }
@@ -82,22 +83,41 @@ export function saneRequestId(value: string | string[] | undefined): string | un
   return typeof value === 'string' && REQUEST_ID.test(value) ? value : undefined;
 }
 
-/** Names that `connection` headers make hop-by-hop. */
-function connectionTokens(rawHeaders: readonly string[]): Set<string> {
-  let named = NONE;
-  for (let i = 0; i < rawHeaders.length; i += 2) {
-    if (rawHeaders[i]?.toLowerCase() !== 'connection') continue;
-    const tokens = tokensOf(rawHeaders[i + 1]?.toLowerCase());
-    if (tokens !== NONE) named = new Set([...named, ...tokens]);
+type Use = 'upstream' | 'connection' | 'none';
+
+const USES = new Map<string, Use>();
+const MOST_USES = 1000;
+
+/** What becomes of a client's header, by its name as it was written; clients send few different ones. */
+function useOf(name: string): Use {
+  const known = USES.get(name);
+  if (known !== undefined) return known;
+  const lower = name.toLowerCase();
+  const left = NOT_UPSTREAM.has(lower) || lower.startsWith('x-troupe-');
+  const use = lower === 'connection' ? 'connection' : left ? 'none' : 'upstream';
+  if (USES.size < MOST_USES) USES.set(name, use);
+  return use;
+}
+
+/** Takes the named ones out of a flat list, from a place on. */
+function leaveOut(headers: string[], from: number, ...names: Set<string>[]): void {
+  for (let i = headers.length - 2; i >= from; i -= 2) {
+    const lower = (headers[i] as string).toLowerCase();
+    if (names.some((set) => set.has(lower))) headers.splice(i, 2);
   }
-  return named;
 }
 
 const NONE: Set<string> = new Set();
 
+function joined(a: Set<string>, b: Set<string>): Set<string> {
+  return b === NONE ? a : new Set([...a, ...b]);
+}
+
+const PLAIN_CONNECTION = /^(keep-alive|close)$/i;
+
 function tokensOf(value: string | string[] | undefined): Set<string> {
   // Nearly always one of these, which name no header.
-  if (value === undefined || value === 'keep-alive' || value === 'close') return NONE;
+  if (value === undefined || PLAIN_CONNECTION.test(String(value))) return NONE;
   return new Set(
     String(value)
       .toLowerCase()

@@ -17,7 +17,7 @@ import { headerSafe, saneRequestId, upstreamHeaders } from './headers.js';
 import { readBody } from './read-body.js';
 import { relay, type Seen } from './relay.js';
 import { pathOf, sendError } from './send.js';
-import { pathAt, type Upstreams } from './upstreams.js';
+import type { Upstreams } from './upstreams.js';
 
 export interface InferenceRoute {
   path: string;
@@ -173,10 +173,11 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       idleMs: deadlines.idleMs,
       totalMs: config.inferenceTimeoutSecs > 0 ? config.inferenceTimeoutSecs * 1000 : deadlines.totalMs,
     };
+    const { pool, prefix } = upstreams.target(config.id, config.baseUrl);
     const { done, end } = relay({
-      pool: upstreams.pool(config.id, config.baseUrl),
+      pool,
       fresh: () => upstreams.fresh(config.baseUrl),
-      path: pathAt(config.baseUrl, route.path),
+      path: prefix + route.path,
       headers: upstreamHeaders(req.rawHeaders, config, accepted.requestId),
       body: addUsage ? joined(rewriteBody(body, scanned, { ...model, addUsage })) : plain,
       plainBody: addUsage ? plain : null,

@@ -8,6 +8,7 @@ const BRACE = 0x7b;
 const TO_CLOSING = 2;
 
 const MAX_DEPTH = 1000;
+const NEAR = 48;
 
 /** The bytes are not JSON at `at`, or nest deeper than 1000 levels there. */
 export class JsonScanError extends Error {
@@ -93,19 +94,28 @@ export function skipSpace(bytes: Buffer, from: number): number {
   return i;
 }
 
-/** The value of a key of the top-level object; undefined where there is none, or no valid JSON. */
-export function topMember(bytes: Buffer, key: string): unknown {
-  const wanted = JSON.stringify(key);
+/**
+ * The value of a key of a JSON text that is one whole object, in `value`, undefined there if it has no such key.
+ * Null for any other text. `key` is plain ASCII.
+ */
+export function topMember(bytes: Buffer, key: string): { value: unknown } | null {
   let value: unknown;
   try {
-    eachMember(bytes, skipSpace(bytes, 0), 1, (keyFrom, keyTo, from, to) => {
-      if (keyTo - keyFrom !== wanted.length || bytes.toString('latin1', keyFrom, keyTo) !== wanted) return;
-      value = JSON.parse(bytes.toString('utf8', from, to));
+    const open = skipSpace(bytes, 0);
+    if (bytes[open] !== BRACE) return null;
+    const close = eachMember(bytes, open, 1, (keyFrom, keyTo, from, to) => {
+      if (isKey(bytes, keyFrom, keyTo, key)) value = JSON.parse(bytes.toString('utf8', from, to));
     });
+    return skipSpace(bytes, close) < bytes.length ? null : { value };
   } catch {
-    return undefined;
+    return null;
   }
-  return value;
+}
+
+function isKey(bytes: Buffer, from: number, to: number, key: string): boolean {
+  if (to - from !== key.length + 2) return false;
+  for (let i = 0; i < key.length; i++) if (bytes[from + 1 + i] !== key.charCodeAt(i)) return false;
+  return true;
 }
 
 /** The last object that stands under a key in the end of a JSON text, at whatever level. */
@@ -238,7 +248,14 @@ function skipDigits(bytes: Buffer, from: number): number {
 
 /** The index of the first quote at or after `from` that no backslash escapes, or -1. */
 function closingQuote(bytes: Buffer, from: number): number {
+  // Most strings are shorter than what the call of a native search costs.
+  const near = Math.min(bytes.length, from + NEAR);
   let i = from;
+  while (i < near) {
+    const c = bytes[i];
+    if (c === QUOTE) return i;
+    i += c === BACKSLASH ? 2 : 1;
+  }
   for (;;) {
     const quote = bytes.indexOf(QUOTE, i);
     if (quote === -1 || backslashesBefore(bytes, quote, i) % 2 === 0) return quote;

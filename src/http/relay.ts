@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import { type Client, type Dispatcher, errors } from 'undici';
 import type { Clock } from '../clock.js';
 import type { AttemptEnd } from '../machines/classify.js';
+import { type Watched, wheel } from './deadlines.js';
 import type { ErrorCode } from './errors.js';
 import { downstreamHeaders } from './headers.js';
 import { type Connection, whenSent } from './sent-on.js';
@@ -71,7 +72,7 @@ export function relay(options: AttemptOptions): {
   return { done: attempt.start(), end: (error, code) => attempt.endByUs(error, code) };
 }
 
-class Attempt implements Dispatcher.DispatchHandler {
+class Attempt implements Dispatcher.DispatchHandler, Watched {
   readonly #options: AttemptOptions;
   readonly #res: ServerResponse;
   /** The response of a pipelined request has no socket, and no `close`, before its turn. */
@@ -100,8 +101,9 @@ class Attempt implements Dispatcher.DispatchHandler {
   /** Nothing that the upstream does matters any more. */
   #over = false;
   #phase: 'connect' | 'first_byte' | 'idle' | 'linger' = 'connect';
-  #timer: NodeJS.Timeout | null = null;
-  #totalTimer: NodeJS.Timeout | null = null;
+  /** The next of the running deadline and the total one, by the wheel's clock. */
+  dueAt = Number.POSITIVE_INFINITY;
+  #totalAt = Number.POSITIVE_INFINITY;
 
   constructor(options: AttemptOptions) {
     this.#options = options;
@@ -113,13 +115,8 @@ class Attempt implements Dispatcher.DispatchHandler {
   }
 
   start(): Promise<Unsent | null> {
-    const { deadlines } = this.#options;
-    if (deadlines.totalMs > 0) {
-      this.#totalTimer = setTimeout(
-        () => this.#deadline('timeout_total', deadlines.totalMs),
-        deadlines.totalMs,
-      );
-    }
+    wheel.watch(this);
+    this.#totalAt = wheel.after(this.#options.deadlines.totalMs);
     this.#client.on('close', this.#onClientClose);
     this.#res.on('drain', this.#onDrain);
     const done = new Promise<Unsent | null>((resolve) => {
@@ -416,8 +413,7 @@ class Attempt implements Dispatcher.DispatchHandler {
   }
 
   #cleanUp(unsent: Unsent | null): void {
-    this.#disarm();
-    if (this.#totalTimer !== null) clearTimeout(this.#totalTimer);
+    wheel.forget(this);
     this.#client.off('close', this.#onClientClose);
     this.#res.off('drain', this.#onDrain);
     this.#body = NOTHING;
@@ -428,29 +424,27 @@ class Attempt implements Dispatcher.DispatchHandler {
   // The one running deadline: connect, then first byte, then idle.
 
   #arm(phase: 'connect' | 'first_byte' | 'idle' | 'linger', ms: number): void {
-    this.#disarm();
     this.#phase = phase;
-    if (ms > 0) this.#timer = setTimeout(this.#onTimer, ms);
+    this.dueAt = Math.min(wheel.after(ms), this.#totalAt);
   }
 
   /** A byte came. */
   #touch(): void {
-    if (this.#phase === 'idle' && this.#timer !== null) this.#timer.refresh();
-    else if (this.#phase !== 'linger') this.#arm('idle', this.#options.deadlines.idleMs);
+    if (this.#phase !== 'linger') this.#arm('idle', this.#options.deadlines.idleMs);
   }
 
   #disarm(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
+    this.dueAt = this.#totalAt;
   }
 
-  #onTimer = (): void => {
-    const { connectMs, firstByteMs, idleMs } = this.#options.deadlines;
-    if (this.#phase === 'connect') this.#deadline('timeout_connect', connectMs);
+  due(): void {
+    const { connectMs, firstByteMs, idleMs, totalMs } = this.#options.deadlines;
+    if (this.#totalAt <= wheel.now) this.#deadline('timeout_total', totalMs);
+    else if (this.#phase === 'connect') this.#deadline('timeout_connect', connectMs);
     else if (this.#phase === 'first_byte') this.#deadline('timeout_first_byte', firstByteMs);
     else if (this.#phase === 'idle') this.#deadline('timeout_idle', idleMs);
     else this.#finish();
-  };
+  }
 }
 
 const NOTHING = Buffer.alloc(0);

@@ -104,7 +104,7 @@ class AnswerTap implements Tap {
     this.#seen += chunk.length;
     const out = this.#relay ? this.#relay.push(chunk) : this.#sniff(chunk);
     const { contentLength } = this.#options;
-    if (contentLength !== null && this.#seen >= contentLength) out.push(...this.end());
+    if (contentLength !== null && this.#seen >= contentLength) for (const rest of this.end()) out.push(rest);
     return out;
   }
 
@@ -116,6 +116,7 @@ class AnswerTap implements Tap {
 
   /** White space goes on at once: some servers keep a connection alive with it, before JSON too. */
   #sniff(chunk: Buffer): Buffer[] {
+    if (this.#held.length === 0 && chunk[0] === BRACE) return this.#open('json').push(chunk);
     let from = 0;
     if (this.#head === '') while (from < chunk.length && isBlank(chunk[from])) from++;
     if (from === chunk.length) return [chunk];
@@ -166,32 +167,33 @@ class JsonAnswer implements Verdict, Relay {
   #whole = true;
 
   push(chunk: Buffer): Buffer[] {
-    this.#progress.push(chunk);
+    // An answer in one piece, as most are, is read once, at its end.
+    if (this.#chunks.length === 1 && this.#whole) this.#progress.push(this.#chunks[0] as Buffer);
+    if (this.#chunks.length > 0) this.#progress.push(chunk);
     this.#chunks.push(chunk);
     this.#kept += chunk.length;
-    if (this.#kept > WHOLE_LIMIT) this.#whole = false;
-    if (!this.#whole) this.#keepTail();
+    if (this.#kept > WHOLE_LIMIT && this.#chunks.length > 1) this.#keepTail();
     return [chunk];
   }
 
   end(): Buffer[] {
-    this.outcome = this.#progress.complete ? 'complete' : 'failed';
-    if (this.outcome === 'complete') this.#readUsage();
-    else
+    const bytes = this.#chunks.length === 1 ? (this.#chunks[0] as Buffer) : Buffer.concat(this.#chunks);
+    const member = this.#whole ? topMember(bytes, 'usage') : null;
+    if (member === null && this.#whole && this.#chunks.length === 1) this.#progress.push(bytes);
+    if (member !== null || this.#progress.complete) {
+      this.outcome = 'complete';
+      const usage = this.#whole ? member?.value : lastMember(bytes.subarray(-TAIL), 'usage');
+      ({ input: this.input, output: this.output } = readUsage(usage));
+    } else {
+      this.outcome = 'failed';
       this.failure = this.#progress.wrong ? 'the answer is not one JSON value' : 'the JSON is not complete';
+    }
     this.#chunks.length = 0;
     return [];
   }
 
-  #readUsage(): void {
-    const bytes = this.#chunks.length === 1 ? (this.#chunks[0] as Buffer) : Buffer.concat(this.#chunks);
-    const usage = this.#whole ? topMember(bytes, 'usage') : lastMember(bytes.subarray(-TAIL), 'usage');
-    const { input, output } = readUsage(usage);
-    this.input = input;
-    this.output = output;
-  }
-
   #keepTail(): void {
+    this.#whole = false;
     let spare = 0;
     while (this.#kept - (this.#chunks[spare]?.length ?? 0) >= TAIL) {
       this.#kept -= this.#chunks[spare]?.length ?? 0;
@@ -228,6 +230,7 @@ function declaredMode({ contentEncoding, contentType, stream }: TapOptions): Tap
   return stream ? 'sse' : 'json';
 }
 
+const BRACE = 0x7b;
 const SSE_MARKS = ['data:', 'event:', 'id:', 'retry:'];
 const LONGEST_MARK = 6;
 

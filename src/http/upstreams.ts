@@ -5,9 +5,15 @@ import { Agent, Client, Pool } from 'undici';
 const CONNECT_BACKSTOP_MS = 10_000;
 const KEEP_ALIVE_MS = 4000;
 
+/** Where the requests of an endpoint go: its connections, and what its URL has before the path. */
+export interface Target {
+  pool: Pool;
+  prefix: string;
+}
+
 /** The connections to endpoints: a pool each, made anew when its URL changes. */
 export class Upstreams {
-  readonly #pools = new Map<string, { origin: string; pool: Pool }>();
+  readonly #targets = new Map<string, Target & { baseUrl: string }>();
   readonly #options: Client.Options;
   /** For health checks: apart from the pools, so that a check measures its own connection. */
   readonly checks: Agent;
@@ -25,42 +31,33 @@ export class Upstreams {
     this.checks = new Agent({ connect: { lookup, timeout }, keepAliveTimeout: KEEP_ALIVE_MS });
   }
 
-  pool(endpointId: string, baseUrl: string): Pool {
-    const origin = originOf(baseUrl);
-    const known = this.#pools.get(endpointId);
-    if (known?.origin === origin) return known.pool;
+  target(endpointId: string, baseUrl: string): Target {
+    const known = this.#targets.get(endpointId);
+    if (known?.baseUrl === baseUrl) return known;
     this.drop(endpointId);
+    const { origin, pathname } = new URL(baseUrl);
     const pool = new Pool(origin, { ...this.#options, connections: null });
-    this.#pools.set(endpointId, { origin, pool });
-    return pool;
+    const target = { baseUrl, pool, prefix: pathname.replace(/\/$/, '') };
+    this.#targets.set(endpointId, target);
+    return target;
   }
 
   /** A connection of its own, for the one retry after a reset of a reused one. */
   fresh(baseUrl: string): Client {
-    return new Client(originOf(baseUrl), this.#options);
+    return new Client(new URL(baseUrl).origin, this.#options);
   }
 
   /** Requests that run on the pool finish; it takes no new ones. */
   drop(endpointId: string): void {
-    const known = this.#pools.get(endpointId);
+    const known = this.#targets.get(endpointId);
     if (known === undefined) return;
-    this.#pools.delete(endpointId);
+    this.#targets.delete(endpointId);
     known.pool.close().catch(() => {});
   }
 
   async destroy(): Promise<void> {
-    const pools = [...this.#pools.values()].map(({ pool }) => pool.destroy());
-    this.#pools.clear();
+    const pools = [...this.#targets.values()].map(({ pool }) => pool.destroy());
+    this.#targets.clear();
     await Promise.all([...pools, this.checks.destroy()]);
   }
-}
-
-/** The path of a route at an endpoint, behind whatever prefix its URL has. */
-export function pathAt(baseUrl: string, route: string): string {
-  const prefix = new URL(baseUrl).pathname.replace(/\/$/, '');
-  return prefix + route;
-}
-
-function originOf(baseUrl: string): string {
-  return new URL(baseUrl).origin;
 }

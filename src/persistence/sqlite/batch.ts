@@ -112,12 +112,12 @@ const INSERT_ROWS = `
   SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
     value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, value ->> 15,
     value ->> 16
-  FROM json_each(?)`;
+  FROM jsonb_each(?)`;
 
 const ADD_COUNTERS = `
   UPDATE endpoints SET successful_requests = successful_requests + step.success,
     failed_requests = failed_requests + step.failed
-  FROM (SELECT value ->> 0 AS id, value ->> 1 AS success, value ->> 2 AS failed FROM json_each(?)) AS step
+  FROM (SELECT value ->> 0 AS id, value ->> 1 AS success, value ->> 2 AS failed FROM jsonb_each(?)) AS step
   WHERE endpoints.id = step.id`;
 
 const ADD_DAILY = `
@@ -126,7 +126,7 @@ const ADD_DAILY = `
   SELECT value ->> 'endpointId', value ->> 'date', value ->> 'modelId', value ->> 'kind', value ->> 'success',
     value ->> 'failed', value ->> 'inputTokens', value ->> 'outputTokens', value ->> 'samples',
     value ->> 'sampleTokens', value ->> 'sampleMs'
-  FROM json_each(?)
+  FROM jsonb_each(?)
   WHERE EXISTS (SELECT 1 FROM endpoints WHERE id = value ->> 'endpointId')
   ON CONFLICT (endpoint_id, date, model_id, api_kind) DO UPDATE SET
     successful_requests = successful_requests + excluded.successful_requests,
@@ -143,7 +143,7 @@ const ADD_MINUTES = `
   SELECT value ->> 'minute', value ->> 'endpointId', value ->> 'modelId', value ->> 'kind', value ->> 'success',
     value ->> 'error', value ->> 'inputTokens', value ->> 'outputTokens', value ->> 'measured',
     value ->> 'measuredMs'
-  FROM json_each(?) WHERE true
+  FROM jsonb_each(?) WHERE true
   ON CONFLICT (minute, endpoint_id, model_id, api_kind) DO UPDATE SET
     success = success + excluded.success,
     error = error + excluded.error,
@@ -156,12 +156,12 @@ const SET_HEALTH = `
   UPDATE endpoints SET health = h.health, engine_type = h.engine_type, latency_ms = h.latency_ms,
     last_seen = h.last_seen, last_error = h.last_error, error_count = h.error_count
   FROM (SELECT value ->> 0 AS id, value ->> 1 AS health, value ->> 2 AS engine_type, value ->> 3 AS latency_ms,
-    value ->> 4 AS last_seen, value ->> 5 AS last_error, value ->> 6 AS error_count FROM json_each(?)) AS h
+    value ->> 4 AS last_seen, value ->> 5 AS last_error, value ->> 6 AS error_count FROM jsonb_each(?)) AS h
   WHERE endpoints.id = h.id`;
 
-const DROP_MODELS = 'DELETE FROM endpoint_models WHERE endpoint_id IN (SELECT value FROM json_each(?))';
+const DROP_MODELS = 'DELETE FROM endpoint_models WHERE endpoint_id IN (SELECT value FROM jsonb_each(?))';
 
 const INSERT_MODELS = `
   INSERT INTO endpoint_models (endpoint_id, model_id, position, capabilities, max_tokens)
-  SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?)
+  SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM jsonb_each(?)
   WHERE EXISTS (SELECT 1 FROM endpoints WHERE id = value ->> 0)`;
