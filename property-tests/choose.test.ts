@@ -4,9 +4,24 @@ import { type Candidate, choose } from '../src/machines/choose.js';
 
 const STATUSES = ['pending', 'online', 'offline', 'error', 'draining', 'quarantined'] as const;
 
+const PLAIN: Candidate = {
+  endpointId: 'e',
+  modelId: 'm',
+  status: 'online',
+  active: 0,
+  maxConcurrency: null,
+  circuit: 'closed',
+  onTrial: false,
+  streak: 0,
+  failureRate: 0,
+  proven: false,
+  restMs: 0,
+  hung: false,
+};
+
 const candidates: fc.Arbitrary<Candidate[]> = fc
   .array(fc.record({ status: fc.constantFrom(...STATUSES), active: fc.nat(4) }), { maxLength: 12 })
-  .map((list) => list.map((one, i) => ({ ...one, endpointId: `e${i}`, modelId: 'm' })));
+  .map((list) => list.map((one, i) => ({ ...PLAIN, ...one, endpointId: `e${i}` })));
 const chance = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
 const chances = fc.array(chance, { minLength: 20, maxLength: 20 });
 
@@ -18,7 +33,7 @@ const drawing = (list: number[]) => {
 test('it takes one of the least busy online ones; one in error only where nobody is online; else nobody', () => {
   fc.assert(
     fc.property(candidates, chances, (all, list) => {
-      const chosen = choose(all, drawing(list));
+      const { chosen } = choose(all, drawing(list));
       const online = all.filter(({ status }) => status === 'online');
       const able = online.length > 0 ? online : all.filter(({ status }) => status === 'error');
       if (able.length === 0) expect(chosen).toBeUndefined();
@@ -33,8 +48,8 @@ test('it takes one of the least busy online ones; one in error only where nobody
 test('the order of the list decides nothing about who can be taken', () => {
   fc.assert(
     fc.property(candidates, chances, (all, list) => {
-      const chosen = choose(all, drawing(list));
-      const other = choose([...all].reverse(), drawing(list));
+      const { chosen } = choose(all, drawing(list));
+      const { chosen: other } = choose([...all].reverse(), drawing(list));
       expect([other?.status, other?.active]).toEqual([chosen?.status, chosen?.active]);
     }),
   );
@@ -44,16 +59,11 @@ test('ties are fair: each of n equals is taken about once in n times', () => {
   const ROUNDS = 20_000;
   fc.assert(
     fc.property(fc.integer({ min: 2, max: 8 }), fc.integer({ min: 1, max: 2 ** 31 - 1 }), (ties, seed) => {
-      const all: Candidate[] = Array.from({ length: ties }, (_, i) => ({
-        endpointId: `e${i}`,
-        modelId: 'm',
-        status: 'online',
-        active: 1,
-      }));
+      const all = Array.from({ length: ties }, (_, i) => ({ ...PLAIN, endpointId: `e${i}`, active: 1 }));
       const random = seeded(seed);
       const taken = new Map<string, number>();
       for (let i = 0; i < ROUNDS; i += 1) {
-        const id = choose(all, random)?.endpointId as string;
+        const id = choose(all, random).chosen?.endpointId as string;
         taken.set(id, (taken.get(id) ?? 0) + 1);
       }
       const fair = ROUNDS / ties;

@@ -118,9 +118,10 @@ function agree(model: Model, { endpoint }: Real, latencyBefore: number | null): 
   expect(snapshot.status).toBe('active');
   expect(snapshot.value).toEqual({
     health: model.health,
+    circuit: 'closed',
     admission: model.draining ? 'draining' : 'open',
   });
-  expect(endpointState(context)).toBe(`${model.health}, ${model.draining ? 'draining' : 'open'}`);
+  expect(endpointState(context)).toBe(`${model.health}, ${model.draining ? 'draining' : 'open'}, closed`);
   const { health, draining, success, failed, latencyMs, errorCount, lastSeen, version } = model;
   expect(context).toMatchObject({
     health,
@@ -150,6 +151,7 @@ const result: fc.Arbitrary<CheckResult> = fc.oneof(
       }),
       { maxLength: 2 },
     ),
+    loaded: fc.constant(null),
   }),
   fc.record({
     ok: fc.constant(false as const),

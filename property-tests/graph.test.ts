@@ -30,6 +30,9 @@ const checked = (result: CheckResult, version = 1): EndpointEvent => ({
   at: 1,
   nextCheckAt: 1,
 });
+function evidence(what: 'success' | 'transport' | 'answer' | 'rest'): EndpointEvent {
+  return { type: 'evidence', modelId: 'm', what, mono: 1, chance: 0, restMs: 1, sample: null };
+}
 const EVENTS: EndpointEvent[] = [
   checked(HEALTHY),
   checked(failure('timeout')),
@@ -38,6 +41,12 @@ const EVENTS: EndpointEvent[] = [
   { type: 'check.due' },
   { type: 'check.defer', nextCheckAt: 5 },
   { type: 'attempt.settled', success: true },
+  evidence('success'),
+  evidence('transport'),
+  evidence('answer'),
+  evidence('rest'),
+  { type: 'circuit.due', mono: 1e9 },
+  { type: 'circuit.due', mono: 0 },
   { type: 'drain' },
   { type: 'resume' },
   { type: 'target.changed', version: 1, newUrl: true },
@@ -55,13 +64,15 @@ test('an endpoint can reach each of its states, and from each every event leads 
   const paths = getShortestPaths(standalone, {
     events: EVENTS,
     input: inputOf(),
-    // Counters and times would make the graph endless.
-    serializeState: ({ value }) => JSON.stringify(value),
+    // Counters and times would make the graph endless; three failures in a row are what opens the circuit.
+    serializeState: ({ value, context }) => JSON.stringify([value, Math.min(3, context.circuit.streak)]),
     limit: 10_000,
   });
-  const reached = paths.map(({ state }) => JSON.stringify(state.value)).sort();
+  const reached = [...new Set(paths.map(({ state }) => JSON.stringify(state.value)))].sort();
   const declared = ['pending', 'online', 'error', 'offline'].flatMap((health) =>
-    ['open', 'draining'].map((admission) => JSON.stringify({ health, admission })),
+    ['closed', 'open', 'half_open'].flatMap((circuit) =>
+      ['open', 'draining'].map((admission) => JSON.stringify({ health, admission, circuit })),
+    ),
   );
   expect(reached).toEqual(declared.sort());
   for (const { steps } of paths) {
@@ -99,11 +110,25 @@ function endpointsAlone(inspect: (event: InspectionEvent) => void): void {
         const endpoint = createActor(standalone, { input: inputOf({ health, draining }), inspect }).start();
         expect((endpoint.getSnapshot() as AnyMachineSnapshot).value).toEqual({
           health,
+          circuit: 'closed',
           admission: draining ? 'draining' : 'open',
         });
         endpoint.send(event);
         endpoint.stop();
       }
+    }
+  }
+  circuitsAlone(inspect);
+}
+
+/** Each event in each state of the circuit. */
+function circuitsAlone(inspect: (event: InspectionEvent) => void): void {
+  const opened = [evidence('transport'), evidence('transport'), evidence('transport')];
+  for (const path of [[], opened, [...opened, { type: 'circuit.due', mono: 1e9 } as EndpointEvent]]) {
+    for (const event of EVENTS) {
+      const endpoint = createActor(standalone, { input: inputOf(), inspect }).start();
+      for (const one of [...path, event]) endpoint.send(one);
+      endpoint.stop();
     }
   }
 }

@@ -33,7 +33,16 @@ test('any order of opening, closing twice, aborting and renaming counts right an
             const place = opened.length;
             // Some requests end in the abort itself, others later.
             const abort = () => (one.closes ? close(place) : undefined);
-            opened.push({ lease: table.open({ endpointId: one.id, abort }), at: one.id, open: true });
+            const options = {
+              endpointId: one.id,
+              modelId: 'm',
+              trial: false,
+              sentAt: 0,
+              allowanceMs: 1,
+              abort,
+              move: abort,
+            };
+            opened.push({ lease: table.open(options), at: one.id, open: true });
             break;
           }
           case 'close':

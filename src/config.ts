@@ -31,6 +31,13 @@ export interface Config {
   retentionDays: number;
   shutdownGraceMs: number;
   deadlines: Deadlines;
+  queue: QueueLimits;
+}
+
+/** Requests that wait for an endpoint to have room. */
+export interface QueueLimits {
+  max: number;
+  timeoutMs: number;
 }
 
 export type Command = { run: 'serve' | 'check'; config: Config } | { run: 'print'; text: string };
@@ -64,6 +71,7 @@ Environment only
   TROUPE_HEALTH_INTERVAL_MS (10000)       TROUPE_HEALTH_TIMEOUT_MS (5000)
   TROUPE_CONNECT_TIMEOUT_MS (5000)        TROUPE_FIRST_BYTE_TIMEOUT_MS (120000; 600000 without streaming)
   TROUPE_IDLE_TIMEOUT_MS (60000)          TROUPE_TOTAL_TIMEOUT_MS (0 = none)
+  TROUPE_QUEUE_MAX (1000)                 TROUPE_QUEUE_TIMEOUT_MS (60000)
   TROUPE_HISTORY_RETENTION_DAYS (30)      TROUPE_SHUTDOWN_GRACE_MS (30000)
 `;
 
@@ -96,6 +104,10 @@ export function readConfig(argv: string[], env: NodeJS.ProcessEnv): Command {
       firstByteWholeMs: whole ?? firstByteMs,
       idleMs: number('TROUPE_IDLE_TIMEOUT_MS', env, 60_000, 0, MOST_MS),
       totalMs: number('TROUPE_TOTAL_TIMEOUT_MS', env, 0, 0, MOST_MS),
+    },
+    queue: {
+      max: number('TROUPE_QUEUE_MAX', env, 1000, 0, 1_000_000),
+      timeoutMs: number('TROUPE_QUEUE_TIMEOUT_MS', env, 60_000, 0, MOST_MS),
     },
   };
   return { run: values.check ? 'check' : 'serve', config };

@@ -121,6 +121,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     clock,
     random,
     deadlines: config.deadlines,
+    queue: config.queue,
     log,
     closed: () =>
       phase === 'draining' ? new ApiError('shutting_down', 'the server is shutting down') : null,
@@ -140,7 +141,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   const routes = [
     ...livenessRoutes({ phase: () => phase, house, store }),
     ...endpointRoutes({ house, registry, views, store, clock, caughtUp }),
-    ...dashboardRoutes({ house, books, store, views, tree, caughtUp }),
+    ...dashboardRoutes({ house, books, store, views, tree, caughtUp, live: () => inference.live() }),
     ...modelRoutes(house),
   ];
   const door = await openDoor(

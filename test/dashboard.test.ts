@@ -284,8 +284,11 @@ test('a record is found by its id and by its request id', async () => {
   const { records } = await list(server, '');
   const [row] = records;
   expect(row).toMatchObject({ request_id: id, model: 'beta', endpoint_name: 'good' });
-  expect((await server.get(`/api/dashboard/request-responses/${row?.id}`)).json).toEqual(row);
-  expect((await server.get(`/api/dashboard/request-responses/${encodeURIComponent(id)}`)).json).toEqual(row);
+  const detail = (await server.get(`/api/dashboard/request-responses/${row?.id}`)).json;
+  expect(detail).toEqual({ ...row, decision: expect.schemaMatching(shapes.decision) });
+  expect((await server.get(`/api/dashboard/request-responses/${encodeURIComponent(id)}`)).json).toEqual(
+    detail,
+  );
   const unknown = await server.get('/api/dashboard/request-responses/nothing');
   expect(unknown.status).toBe(404);
   expect(unknown.json).toEqual(expect.schemaMatching(shapes.apiError));
@@ -445,9 +448,9 @@ test('the tree holds every actor once, an endpoint’s under its id, without a k
   }
   const stateOf = (one: string) => all.find((actor) => actor.id === `endpoint:${one}`)?.state;
   expect([stateOf(id), stateOf(refusingId), stateOf(awayId)]).toEqual([
-    'online, open',
-    'error, open',
-    'offline, open',
+    'online, open, closed',
+    'error, open, closed',
+    'offline, open, closed',
   ]);
 });
 
@@ -464,10 +467,10 @@ test('each actor is found by its percent-encoded id, with its changes of state',
   await server.send('POST', `/api/endpoints/${id}/test`);
   await server.send('POST', `/api/endpoints/${id}/drain`);
   const detail = (await server.get(`/api/dashboard/actors/${encodeURIComponent(`endpoint:${id}`)}`)).json;
-  expect(detail.state).toBe('error, draining');
+  expect(detail.state).toBe('error, draining, closed');
   const moves = detail.transitions.map(({ from, to }: { from: string; to: string }) => [from, to]);
-  expect(moves).toContainEqual(['online, open', 'error, open']);
-  expect(moves).toContainEqual(['error, open', 'error, draining']);
+  expect(moves).toContainEqual(['online, open, closed', 'error, open, closed']);
+  expect(moves).toContainEqual(['error, open, closed', 'error, draining, closed']);
   expect((await server.get('/api/dashboard/actors/nobody')).status).toBe(404);
 });
 
@@ -505,7 +508,7 @@ test('every statechart is there as data and as a drawing with all of its states'
   for (const state of ['pending', 'online', 'error', 'offline', 'open', 'draining']) {
     expect(endpoint.mermaid).toContain(`"${state}"`);
   }
-  expect(Object.keys(endpoint.definition.states)).toEqual(['health', 'admission']);
+  expect(Object.keys(endpoint.definition.states)).toEqual(['health', 'admission', 'circuit']);
 });
 
 test('what is not there is a 404, a wrong method a 405 that says what works', async () => {

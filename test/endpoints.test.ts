@@ -45,7 +45,8 @@ test('an engine that answers is registered online with its models', async () => 
   const server = await startLocal({ env: { ...QUIET, TROUPE_HEALTH_INTERVAL_MS: '12345' } });
   const reply = await post(server, { name: 'box', base_url: `${box.url}/v1/` });
   expect(reply.status).toBe(201);
-  const { models, ...endpoint } = reply.json;
+  const { models, deadlines, ...endpoint } = reply.json;
+  expect(deadlines).toEqual({});
   expect(endpoint).toEqual(expect.schemaMatching(shapes.endpoint));
   expect(models).toEqual(expect.schemaMatching(shapes.endpointModel.array()));
   expect(endpoint).toMatchObject({

@@ -51,6 +51,7 @@ export function records(maxLength = 40, mostApartMs = 90_000): fc.Arbitrary<Requ
         error: rest.outcome === 'failure' ? 'it broke' : null,
         statusCode: 200,
         tokensEstimated: false,
+        decision: null,
       };
     });
   });

@@ -1,4 +1,5 @@
 import type { Candidate } from '../machines/choose.js';
+import { failureRate, NEW_CIRCUIT, worse } from '../machines/circuit.js';
 import type { LeaseTable } from './leases.js';
 import type { Roster } from './roster.js';
 
@@ -11,7 +12,9 @@ export interface Place {
 export interface Catalogue {
   /** Every place that lists the model; a name without a tag also means `NAME:latest`. */
   places(model: string): readonly Place[];
-  candidates(model: string): Candidate[];
+  /** What the chooser sees of them; `mono` is monotonic, ms. */
+  candidates(model: string, mono: number): Candidate[];
+  candidate(place: Place, mono: number): Candidate;
   /** Every model that any endpoint lists, by its listed name, sorted. */
   models(): string[];
   /** A list or the set of endpoints has changed: the index is made anew when it is next asked. */
@@ -31,18 +34,33 @@ export function catalogueOf(roster: Roster, leases: LeaseTable): Catalogue {
     return [...exact, ...latest.filter(({ endpointId }) => !there.has(endpointId))];
   }
 
+  function candidate({ endpointId, modelId }: Place, mono: number): Candidate {
+    const { circuit, modelCircuits, resting } = roster.facts(endpointId);
+    const ofModel = modelCircuits[modelId] ?? NEW_CIRCUIT;
+    return {
+      endpointId,
+      modelId,
+      status: roster.status(endpointId),
+      active: leases.count(endpointId),
+      maxConcurrency: roster.config(endpointId)?.maxConcurrency ?? null,
+      circuit: worse(circuit.state, ofModel.state),
+      onTrial: leases.isOnTrial(endpointId),
+      streak: Math.max(circuit.streak, ofModel.streak),
+      proven: circuit.seen > 0 && circuit.streak === 0 && ofModel.streak === 0,
+      failureRate: Math.max(failureRate(circuit), failureRate(ofModel)),
+      restMs: Math.max(0, (resting[modelId] ?? 0) - mono),
+      hung: leases.isHung(endpointId, mono),
+    };
+  }
+
   return {
     places,
-    candidates: (model) =>
+    candidate,
+    candidates: (model, mono) =>
       places(model)
         // One that was removed while its supervisor was away is in the index until that is back.
         .filter(({ endpointId }) => roster.config(endpointId) !== undefined)
-        .map(({ endpointId, modelId }) => ({
-          endpointId,
-          modelId,
-          status: roster.status(endpointId),
-          active: leases.count(endpointId),
-        })),
+        .map((place) => candidate(place, mono)),
     models() {
       index ??= indexOf(roster);
       return [...index.keys()].sort();

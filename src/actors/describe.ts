@@ -1,8 +1,10 @@
 import { timestamp } from '../clock.js';
 import type { BoxContext } from '../machines/box.js';
+import { type Circuit, failureRate } from '../machines/circuit.js';
 import type { EndpointContext } from '../machines/endpoint.js';
 import type { EndpointsContext } from '../machines/endpoints.js';
 import type { LedgerContext } from '../machines/ledger.js';
+import { ahead, type QueueState } from '../machines/queue.js';
 import type { Ring } from '../machines/ring.js';
 import type { RootContext } from '../machines/root.js';
 import type { TpsState } from '../machines/tps.js';
@@ -34,6 +36,13 @@ const DESCRIPTIONS: Record<string, Describe> = {
       error: slots.reduce((sum, slot) => sum + slot.error, 0),
     };
   },
+
+  queue: ({ queue }: { queue: QueueState }) => ({
+    waiting: queue.size,
+    models: [...queue.lanes.keys()]
+      .slice(0, 10)
+      .map((model) => ({ model: short(model).slice(0, 80), waiting: ahead(queue, model) })),
+  }),
 
   ticker: () => ({}),
 
@@ -67,6 +76,13 @@ const DESCRIPTIONS: Record<string, Describe> = {
     failed_requests: context.failed,
     active_requests: leases.count(context.id),
     models: context.models.length,
+    models_in_memory: context.loaded?.length ?? null,
+    circuit: {
+      state: context.circuit.state,
+      failures_in_a_row: context.circuit.streak,
+      failure_rate: failureRate(context.circuit),
+    },
+    models_with_open_circuit: modelsWith(context, ({ state }) => state !== 'closed'),
   }),
 
   tps: (context: TpsState) => ({
@@ -80,6 +96,12 @@ const DESCRIPTIONS: Record<string, Describe> = {
 
 export function describe(kind: string, snapshot: { context?: unknown }, deps: TreeDeps): object {
   return DESCRIPTIONS[kind]?.(snapshot.context as never, deps) ?? {};
+}
+
+/** At most ten names. */
+function modelsWith({ modelCircuits }: EndpointContext, test: (circuit: Circuit) => boolean): string[] {
+  const found = Object.entries(modelCircuits).filter(([, circuit]) => test(circuit));
+  return found.slice(0, 10).map(([id]) => short(id).slice(0, 80));
 }
 
 function short(text: string): string {

@@ -3,10 +3,12 @@ import { type Clock, localDate, minuteOf, pause } from '../clock.js';
 import type { CheckResult } from '../engines/check.js';
 import type { EngineType } from '../engines/engine.js';
 import { boxMachine } from '../machines/box.js';
-import { endpointMachine, type ProbeInput } from '../machines/endpoint.js';
+import { afterTime, type Circuit } from '../machines/circuit.js';
+import { type EndpointContext, endpointMachine, type ProbeInput } from '../machines/endpoint.js';
 import { endpointsMachine } from '../machines/endpoints.js';
 import { historyLogic } from '../machines/history.js';
 import { ledgerMachine } from '../machines/ledger.js';
+import { queueLogic } from '../machines/queue.js';
 import { rootMachine } from '../machines/root.js';
 import { tickerMachine } from '../machines/ticker.js';
 import { tpsLogic } from '../machines/tps.js';
@@ -21,6 +23,7 @@ import { reapOrphans } from './orphans.js';
 import { type Roster, rosterOf } from './roster.js';
 import { seedingOf } from './seeding.js';
 import { trackersOf } from './trackers.js';
+import { WaitingRoom } from './waiting.js';
 import { writeOldest } from './writing.js';
 
 /** A batch gathers for so long: a busy second is some thirty transactions and not hundreds. */
@@ -61,6 +64,7 @@ export interface Logics {
   box: ReturnType<typeof boxMachine>;
   endpoints: ReturnType<typeof endpointsMachine>;
   history: typeof historyLogic;
+  queue: typeof queueLogic;
   ledger: typeof ledgerMachine;
   ticker: typeof tickerMachine;
   root: ReturnType<typeof rootMachine>;
@@ -71,6 +75,7 @@ export interface House {
   system: System;
   roster: Roster;
   catalogue: Catalogue;
+  waiting: WaitingRoom;
   /** Every statechart, as it is wired. */
   machines: Pick<Logics, 'root' | 'endpoints' | 'box' | 'endpoint' | 'ledger' | 'ticker'>;
   /** One health check now; its result goes to the endpoint's actor like a probe's. */
@@ -85,6 +90,7 @@ export function buildHouse(deps: HouseDeps): House {
   const system = () => root.system as System;
   const roster = rosterOf(system, books, newEndpointSeed());
   const catalogue = catalogueOf(roster, deps.leases);
+  const waiting = new WaitingRoom({ catalogue, roster, system, mono: () => clock.mono(), random });
   const seeding = seedingOf({ ...deps, system });
   const keepHouse = housekeeping(deps);
   const moment = () => ({ at: clock.now(), mono: clock.mono() });
@@ -96,6 +102,7 @@ export function buildHouse(deps: HouseDeps): House {
   };
 
   function report(id: string, result: CheckResult, version = books.version(id), probe = false): void {
+    const before = roster.facts(id).health;
     actorNamed(system(), names.endpoint(id))?.send({
       type: 'checked',
       version,
@@ -104,6 +111,9 @@ export function buildHouse(deps: HouseDeps): House {
       at: clock.now(),
       nextCheckAt: nextCheckAt(id),
     });
+    const after = roster.facts(id).health;
+    if (before !== 'offline' && after === 'offline') deps.leases.moveWaiting(id, 'its health checks failed');
+    if (after === 'online') waiting.pump();
   }
 
   async function checkNow(config: EndpointConfig, probe?: AbortSignal): Promise<CheckResult> {
@@ -119,10 +129,13 @@ export function buildHouse(deps: HouseDeps): House {
     for (const { id } of books.configs()) {
       const endpoint = actorNamed(system(), names.endpoint(id));
       const context = endpoint?.getSnapshot().context;
-      if (endpoint === undefined || context.checking || context.nextCheckAt > mono) continue;
+      if (endpoint === undefined) continue;
+      if (isTrialDue(context, mono)) endpoint.send({ type: 'circuit.due', mono });
+      if (context.checking || context.nextCheckAt > mono) continue;
       if (late) endpoint.send({ type: 'check.defer', nextCheckAt: mono + LATE_SPREAD_MS * random() });
       else endpoint.send({ type: 'check.due' });
     }
+    waiting.pump();
     keepHouse();
   }
 
@@ -210,10 +223,12 @@ export function buildHouse(deps: HouseDeps): House {
     rootMachine(endpoints, {
       moment,
       historySeed: () => ({ ring: books.ring(minuteOf(clock.now())) }),
+      queueSeed: () => ({ tickets: waiting.tickets() }),
       reap: reapOrphans,
     }).provide({
       actors: {
         history: wired('history', historyLogic),
+        queue: wired('queue', queueLogic),
         ledger,
         ticker,
         seed: fromPromise(() => seeding.seed()),
@@ -225,7 +240,17 @@ export function buildHouse(deps: HouseDeps): House {
   root.subscribe({ error: (error) => log.warn({ reason: String(error) }, 'the root actor failed') });
 
   const machines = { root: rootLogic, endpoints, box, endpoint, ledger, ticker };
-  return { root, system: root.system, roster, catalogue, machines, checkNow, report };
+  return { root, system: root.system, roster, catalogue, waiting, machines, checkNow, report };
+}
+
+/** Whether an open circuit of the endpoint, or of a model there, has paused long enough. */
+function isTrialDue({ circuit, modelCircuits }: EndpointContext, mono: number): boolean {
+  if (afterTime(circuit, mono) !== circuit) return true;
+  for (const id in modelCircuits) {
+    const one = modelCircuits[id] as Circuit;
+    if (afterTime(one, mono) !== one) return true;
+  }
+  return false;
 }
 
 function createRoot(logic: Logics['root'], clock: ActorClock) {

@@ -8,6 +8,7 @@ const RETENTION_EVERY_MS = 60_000;
 const SLICE_PAUSE_MS = 200;
 const SLICE_ROWS = 500;
 const MINUTES_KEPT = 2 * 24 * 60;
+const DECISIONS_KEPT = 10_000;
 const DAY_MS = 86_400_000;
 
 export interface HousekeepingDeps {
@@ -31,6 +32,7 @@ export function housekeeping({ store, books, clock, retentionDays, log }: Housek
     if (retentionDays > 0) {
       more = (await store.expireRequests(now - retentionDays * DAY_MS, SLICE_ROWS)) >= SLICE_ROWS;
     }
+    more = (await store.trimDecisions(DECISIONS_KEPT, SLICE_ROWS)) >= SLICE_ROWS || more;
     return (await store.foldMinutes(minuteOf(now) - MINUTES_KEPT, SLICE_ROWS)) >= SLICE_ROWS || more;
   }
 

@@ -4,6 +4,7 @@ import type { ApiKind } from '../machines/records.js';
 /** Actors are addressed by name, each time anew: a restart makes a new ref and the old one swallows events. */
 export const names = {
   ledger: 'ledger',
+  queue: 'queue',
   history: 'history',
   ticker: 'ticker',
   endpoints: 'endpoints',

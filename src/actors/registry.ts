@@ -145,7 +145,11 @@ export function registryOf(deps: RegistryDeps): Registry {
           newUrl,
           newTarget,
         });
-        if (newUrl) deps.dropConnections(id);
+        if (newUrl) {
+          leases.moveWaiting(id, 'its URL was changed');
+          deps.dropConnections(id);
+        }
+        house.waiting.pump();
         return config;
       });
     },
@@ -157,6 +161,7 @@ export function registryOf(deps: RegistryDeps): Registry {
         books.forget(id);
         actorNamed(house.system, names.endpoints)?.send({ type: 'remove', id });
         if (force) leases.abortAll(id);
+        else leases.moveWaiting(id, 'it was removed');
         deps.dropConnections(id);
       });
     },
@@ -167,7 +172,10 @@ export function registryOf(deps: RegistryDeps): Registry {
         await write(() => store.setDraining(id, draining));
         books.setDraining(id, draining);
         actorNamed(house.system, names.endpoint(id))?.send({ type: draining ? 'drain' : 'resume' });
-        if (!draining) actorNamed(house.system, names.endpoints)?.send({ type: 'revive', id });
+        if (!draining) {
+          actorNamed(house.system, names.endpoints)?.send({ type: 'revive', id });
+          house.waiting.pump();
+        }
         return config;
       });
     },
@@ -184,6 +192,8 @@ function newConfig(id: string, input: EndpointInput, now: number): EndpointConfi
     healthIntervalMs: intervalMs(input.health_check_interval_secs),
     inferenceTimeoutSecs: input.inference_timeout_secs ?? 0,
     notes: input.notes ?? null,
+    maxConcurrency: input.max_concurrency ?? null,
+    deadlines: input.deadlines ?? {},
     registeredAt: now,
   };
 }
@@ -204,6 +214,8 @@ function changed(before: EndpointConfig, change: EndpointChange): EndpointConfig
       ? (change.inference_timeout_secs ?? 0)
       : before.inferenceTimeoutSecs,
     notes: has('notes') ? (change.notes ?? null) : before.notes,
+    maxConcurrency: has('max_concurrency') ? (change.max_concurrency ?? null) : before.maxConcurrency,
+    deadlines: has('deadlines') ? (change.deadlines ?? {}) : before.deadlines,
   };
 }
 

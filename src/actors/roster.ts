@@ -1,5 +1,5 @@
 import type { EndpointStatus } from '../machines/choose.js';
-import type { EndpointContext } from '../machines/endpoint.js';
+import { type EndpointContext, nothingLearned } from '../machines/endpoint.js';
 import type { EndpointsContext, RosterEntry } from '../machines/endpoints.js';
 import type { EndpointConfig } from '../persistence/store.js';
 import type { Books, EndpointSeed } from './books.js';
@@ -18,6 +18,11 @@ export type EndpointFacts = Pick<
   | 'lastError'
   | 'errorCount'
   | 'models'
+  | 'loaded'
+  | 'circuit'
+  | 'modelCircuits'
+  | 'resting'
+  | 'paces'
 >;
 
 export interface Roster {
@@ -41,7 +46,7 @@ export function rosterOf(system: () => System, books: Books, empty: EndpointSeed
   function facts(id: string): EndpointFacts {
     const snapshot = actorNamed(system(), names.endpoint(id))?.getSnapshot();
     if (snapshot?.status === 'active') return snapshot.context as EndpointContext;
-    return books.endpoint(id) ?? empty;
+    return { ...(books.endpoint(id) ?? empty), ...nothingLearned() };
   }
 
   function entry(id: string): RosterEntry | undefined {

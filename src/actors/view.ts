@@ -1,6 +1,7 @@
 import { type Clock, localDate, MINUTE_MS, minuteOf, timestamp } from '../clock.js';
 import type { EngineModel } from '../engines/engine.js';
 import type { EndpointStatus } from '../machines/choose.js';
+import { type CircuitState, worse } from '../machines/circuit.js';
 import type { ApiKind, Outcome, RequestRecord } from '../machines/records.js';
 import { lastAttempt } from '../machines/records.js';
 import { type Ring, readRing } from '../machines/ring.js';
@@ -50,6 +51,9 @@ export interface EndpointView {
   registered_at: string;
   notes: string | null;
   model_count: number;
+  max_concurrency: number | null;
+  /** The worst of its own and those of its models. */
+  circuit: CircuitState;
 }
 
 export interface DashboardEndpointView extends EndpointView {
@@ -143,6 +147,11 @@ export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewD
       registered_at: timestamp(config.registeredAt),
       notes: config.notes,
       model_count: facts.models.length,
+      max_concurrency: config.maxConcurrency,
+      circuit: Object.values(facts.modelCircuits).reduce(
+        (worst, { state }) => worse(worst, state),
+        facts.circuit.state,
+      ),
     };
   }
 
@@ -241,7 +250,7 @@ export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewD
       successful_requests: sum((one) => one.successful_requests),
       failed_requests: sum((one) => one.failed_requests),
       total_active_requests: leases.total,
-      queued_requests: 0,
+      queued_requests: house.waiting.size,
       requests_60m: hour,
       average_response_time_ms: averageResponseTime(endpoints),
       average_gpu_usage: null,
@@ -379,7 +388,10 @@ function recordView(record: RequestRecord): RecordView {
     attempts: record.attempts.map((attempt) => ({
       endpoint_id: attempt.endpointId,
       endpoint_name: attempt.endpointName,
-      outcome: attempt.counted === 'none' || record.outcome === 'cancelled' ? 'cancelled' : attempt.counted,
+      outcome:
+        attempt.counted === 'none' || (record.outcome === 'cancelled' && attempt === last)
+          ? 'cancelled'
+          : attempt.counted,
       status_code: attempt.statusCode,
       error: attempt.error,
       duration_ms: attempt.durationMs,

@@ -30,7 +30,14 @@ export interface CheckOptions {
  * `not_recognised` while the type is unknown and `bad_answer` after.
  */
 export type CheckResult =
-  | { ok: true; latencyMs: number; engineType: EngineType; models: EngineModel[] }
+  | {
+      ok: true;
+      latencyMs: number;
+      engineType: EngineType;
+      models: EngineModel[];
+      /** Models in memory; null where the engine does not tell. */
+      loaded: string[] | null;
+    }
   | {
       ok: false;
       reason: 'unreachable' | 'timeout' | 'key_refused' | 'server_error' | 'not_recognised' | 'bad_answer';
@@ -89,10 +96,26 @@ async function list(engine: Engine, get: Get, suspicious: boolean): Promise<Succ
   try {
     const { reply, models } = await engine.listModels(get);
     if (!models || (suspicious && isOfAnother(engine.type, reply))) return judged(reply);
-    return { ok: true, latencyMs: Math.round(reply.headMs), engineType: engine.type, models };
+    const loaded = await loadedModels(engine, get);
+    return { ok: true, latencyMs: Math.round(reply.headMs), engineType: engine.type, models, loaded };
   } catch (error) {
     return unanswered(error);
   }
+}
+
+const LOADED_WAIT_MS = 1000;
+
+/** Never rejects, and makes no check fail: who does not say in time what is loaded does not tell. */
+async function loadedModels(engine: Engine, get: Get): Promise<string[] | null> {
+  if (engine.listLoaded === undefined) return null;
+  let timer: NodeJS.Timeout | undefined;
+  const patience = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, LOADED_WAIT_MS, undefined);
+  });
+  const told = engine.listLoaded(get).catch(() => undefined);
+  const loaded = await Promise.race([told, patience]);
+  clearTimeout(timer);
+  return loaded ?? null;
 }
 
 function isOfAnother(type: EngineType, reply: Reply): boolean {

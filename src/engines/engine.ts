@@ -38,6 +38,8 @@ export interface Engine {
   recognise(get: Get): Promise<boolean>;
   /** The model list; `models` undefined: the reply is not this engine's list. Rejects like `get`. */
   listModels(get: Get): Promise<Listing>;
+  /** The models it holds in memory, by their listed names; undefined where it does not tell. Rejects like `get`. */
+  listLoaded?(get: Get): Promise<string[] | undefined>;
 }
 
 export interface Listing {

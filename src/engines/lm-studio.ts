@@ -24,6 +24,14 @@ export const lmStudio: Engine = {
     const { reply, models } = await listOpenAi(get);
     return { reply, models: marksOf(reply).has('lm_studio') ? models : undefined };
   },
+  async listLoaded(get) {
+    const entries = listedObjects((await get(NATIVE_LISTS[0] as string)).json).filter(
+      ({ id, state }) => typeof id === 'string' && typeof state === 'string',
+    );
+    // Whoever tells of none has no such field.
+    if (entries.length === 0) return undefined;
+    return entries.filter(({ state }) => state === 'loaded').map(({ id }) => String(id));
+  },
 };
 
 function nativeModels(reply: Reply): EngineModel[] | undefined {

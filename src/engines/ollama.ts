@@ -4,6 +4,7 @@ import { isObject, type JsonObject, objectsIn } from './json.js';
 import { capabilitiesOf, modelsIn } from './models.js';
 
 const TAGS = '/api/tags';
+const RUNNING = '/api/ps';
 
 export const ollama: Engine = {
   type: 'ollama',
@@ -15,6 +16,13 @@ export const ollama: Engine = {
   async listModels(get) {
     const reply = await get(TAGS);
     return { reply, models: tagsIn(reply) };
+  },
+  async listLoaded(get) {
+    const { status, json } = await get(RUNNING);
+    if (status !== 200 || !isObject(json) || !Array.isArray(json.models)) return undefined;
+    return objectsIn(json.models)
+      .map((entry) => entry.name ?? entry.model)
+      .filter((name) => typeof name === 'string');
   },
 };
 

@@ -7,6 +7,7 @@ import type { RequestRecord } from '../machines/records.js';
 import { lastAttempt } from '../machines/records.js';
 import type { RequestFilter, RequestList, RequestPage, Store } from '../persistence/store.js';
 import { ApiError } from './errors.js';
+import type { LiveRequest } from './inference.js';
 import { oneOf, time, wholeNumber } from './query.js';
 import type { Route } from './routes.js';
 
@@ -18,6 +19,8 @@ export interface DashboardRoutesDeps {
   tree: Tree;
   /** Waits a little for the ledger: true once everything up to now is in the store. */
   caughtUp: () => Promise<boolean>;
+  /** The requests under way. */
+  live: () => LiveRequest[];
 }
 
 const PAGE_SIZES = ['10', '25', '50', '100'] as const;
@@ -30,6 +33,7 @@ export function dashboardRoutes({
   views,
   tree,
   caughtUp,
+  live,
 }: DashboardRoutesDeps): Route[] {
   const read = (path: string, run: Route['run']): Route => ({
     method: 'GET',
@@ -84,8 +88,9 @@ export function dashboardRoutes({
     read('request-responses/:id', async ({ params }) => {
       const found = await record(params.id ?? '');
       if (found === undefined) throw new ApiError('not_found', `no request has the id ${params.id}`);
-      return views.record(found);
+      return { ...views.record(found), decision: found.decision };
     }),
+    read('requests/live', () => live()),
     read('actors', () => ({ root: tree.root() })),
     read('actors/:id', ({ params }) => {
       const actor = tree.actor(params.id ?? '');

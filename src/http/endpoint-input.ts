@@ -71,6 +71,21 @@ const apiKey = z
 const interval = z.number().min(0.01, 'must be at least 0.01').max(86_400, 'must be at most 86400');
 const timeout = z.int().min(0).max(2_147_483, 'must be at most 2147483');
 const notes = z.string().max(10_000);
+const maxConcurrency = z.int().min(1, 'must be at least 1').max(1_000_000);
+const ms = z.int().min(0).max(2_147_483_647);
+const deadlineSet = {
+  connect_ms: ms.max(60_000).optional(),
+  first_byte_ms: ms.optional(),
+  idle_ms: ms.optional(),
+  total_ms: ms.optional(),
+};
+const deadlines = z.strictObject({
+  ...deadlineSet,
+  models: z
+    .record(z.string(), z.strictObject(deadlineSet))
+    .refine((value) => Object.keys(value).length <= 200, 'has more than 200 entries')
+    .optional(),
+});
 
 /** POST /api/endpoints. */
 export const endpointInput = z.object({
@@ -81,6 +96,8 @@ export const endpointInput = z.object({
   inference_timeout_secs: timeout.nullish(),
   headers: headers.nullish(),
   notes: notes.nullish(),
+  max_concurrency: maxConcurrency.nullish(),
+  deadlines: deadlines.nullish(),
 });
 
 /** PUT /api/endpoints/{id}: what is absent stays, `null` clears. */

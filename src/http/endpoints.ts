@@ -38,6 +38,7 @@ export function endpointRoutes({
   const withModels = (config: EndpointConfig) => ({
     ...views.endpoint(config),
     models: views.endpointModels(config.id),
+    deadlines: config.deadlines,
   });
   const found = ({ params }: Call) => registry.get(params.id ?? '');
 

@@ -1,29 +1,14 @@
+import { createHash } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Books } from '../actors/books.js';
-import type { House } from '../actors/house.js';
-import type { LeaseTable } from '../actors/leases.js';
-import { settle } from '../actors/settle.js';
-import { type Clock, wholeMs } from '../clock.js';
-import type { Deadlines } from '../config.js';
 import { timeOrderedId } from '../ids.js';
-import { type Candidate, choose } from '../machines/choose.js';
-import { type AttemptEnd, classify } from '../machines/classify.js';
-import type { ApiKind, AttemptRecord, RequestRecord } from '../machines/records.js';
-import type { EndpointConfig } from '../persistence/store.js';
-import { BodyError, type RequestBody, rewriteBody, scanBody } from './body.js';
+import { BodyError, type RequestBody, scanBody } from './body.js';
+import { ClientRequest, type InferenceRoute } from './client-request.js';
 import type { Discovery } from './discovery.js';
 import { ApiError } from './errors.js';
-import { headerSafe, saneRequestId, upstreamHeaders } from './headers.js';
+import { type FailoverDeps, failoverOf } from './failover.js';
+import { saneRequestId } from './headers.js';
 import { readBody } from './read-body.js';
-import { relay, type Seen } from './relay.js';
-import { pathOf, sendError } from './send.js';
-import type { Upstreams } from './upstreams.js';
-
-export interface InferenceRoute {
-  path: string;
-  kind: ApiKind;
-  requestType: string;
-}
+import { Reply } from './reply.js';
 
 export const INFERENCE_ROUTES: readonly InferenceRoute[] = [
   { path: '/v1/chat/completions', kind: 'chat_completions', requestType: 'chat' },
@@ -32,16 +17,8 @@ export const INFERENCE_ROUTES: readonly InferenceRoute[] = [
   { path: '/v1/responses', kind: 'responses', requestType: 'responses' },
 ];
 
-export interface InferenceDeps {
-  house: House;
-  books: Books;
-  leases: LeaseTable;
-  upstreams: Upstreams;
+export interface InferenceDeps extends FailoverDeps {
   discovery: Discovery;
-  clock: Clock;
-  random: () => number;
-  deadlines: Deadlines;
-  log: { info(details: object, message: string): void };
   /** Why new requests are refused, if they are. */
   closed: () => ApiError | null;
 }
@@ -53,8 +30,22 @@ export interface Inference {
   tryOut(req: IncomingMessage, res: ServerResponse, endpointId: string): Promise<void>;
   /** Requests that are not answered yet. */
   readonly open: number;
+  /** Those of them whose bodies are there, oldest first. */
+  live(): LiveRequest[];
   /** Ends everything in flight; each client is told in its protocol. */
   endAll(message: string): void;
+}
+
+/** A request under way as the dashboard shows it. */
+export interface LiveRequest {
+  id: string;
+  request_id: string;
+  model: string;
+  endpoint_id: string | null;
+  phase: string;
+  age_ms: number;
+  output_tokens: number;
+  attempts: number;
 }
 
 interface Identity {
@@ -65,41 +56,12 @@ interface Identity {
   startedAt: number;
 }
 
-/** What is known of a request before it is sent anywhere. */
-interface Accepted extends Identity {
-  route: InferenceRoute;
-  body: Buffer;
-  scanned: RequestBody;
-  clientIp: string | null;
-  /** Why it was refused when it came, if it was. */
-  closed: ApiError | null;
-}
-
-interface Tried {
-  config: EndpointConfig;
-  modelId: string;
-  /** Monotonic, ms. */
-  startedAt: number;
-}
-
-type Finish = (end: AttemptEnd, seen: Seen, tried: Tried | null) => void;
-
-const NOTHING_SEEN: Seen = {
-  statusCode: null,
-  inputTokens: null,
-  outputTokens: null,
-  estimated: false,
-  firstTokenMs: null,
-};
-
 export function inferenceOf(deps: InferenceDeps): Inference {
-  const { house, books, leases, upstreams, clock, deadlines } = deps;
-  /** What ends each request in flight. */
-  const running = new Set<(message: string) => void>();
+  const { house, clock } = deps;
+  const failover = failoverOf(deps);
+  const running = new Set<ClientRequest>();
   /** Requests that came in and are not answered yet, forwarded or not. */
   let open = 0;
-  /** Endpoints (by URL) that refuse `include_usage` and answer well without. */
-  const refusesUsage = new Set<string>();
 
   /** What makes a request one: known before anything can go wrong with it. */
   function identify(req: IncomingMessage): Identity {
@@ -109,216 +71,136 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     return { id, requestId, acceptedAt, startedAt: clock.mono() };
   }
 
-  async function accept(
+  /** Reads the request, runs it and sees to what is left of it. An error's answer carries the id that its row has. */
+  async function admit(
+    req: IncomingMessage,
+    res: ServerResponse,
+    route: InferenceRoute,
+    run: (request: ClientRequest, closed: ApiError | null) => Promise<void>,
+  ): Promise<void> {
+    const identity = identify(req);
+    open += 1;
+    let request: ClientRequest | undefined;
+    try {
+      // Whoever comes before the door is shut is let in, however long the body takes.
+      const closed = deps.closed();
+      const body = await readBody(req, res);
+      request = newRequest(req, res, route, identity, body);
+      running.add(request);
+      await run(request, closed);
+    } catch (error) {
+      nameError(res, identity);
+      throw error;
+    } finally {
+      open -= 1;
+      if (request !== undefined) {
+        running.delete(request);
+        request.freeBody();
+        request.reply.begins();
+      }
+    }
+  }
+
+  function nameError(res: ServerResponse, { requestId, startedAt }: Identity): void {
+    if (res.headersSent) return;
+    res.setHeader('x-request-id', requestId);
+    res.setHeader('x-troupe-attempts', '0');
+    res.setHeader('x-troupe-overhead-ms', (clock.mono() - startedAt).toFixed(2));
+  }
+
+  function newRequest(
     req: IncomingMessage,
     res: ServerResponse,
     route: InferenceRoute,
     identity: Identity,
-  ): Promise<Accepted> {
-    const closed = deps.closed();
-    const body = await readBody(req, res);
-    const { id, requestId, acceptedAt, startedAt } = identity;
+    body: Buffer,
+  ): ClientRequest {
+    const scanned = scan(body);
+    const { rawHeaders } = req;
     const clientIp = addressOf(req);
-    return { id, requestId, acceptedAt, startedAt, route, body, scanned: scan(body), clientIp, closed };
-  }
-
-  /** An error's answer carries the id that its row has. */
-  async function named(
-    res: ServerResponse,
-    { requestId }: Identity,
-    run: () => Promise<void>,
-  ): Promise<void> {
-    open += 1;
-    try {
-      await run();
-    } catch (error) {
-      if (!res.headersSent) {
-        res.setHeader('x-request-id', requestId);
-        res.setHeader('x-troupe-attempts', '0');
-      }
-      throw error;
-    } finally {
-      open -= 1;
-    }
-  }
-
-  /** Forwards to the chosen endpoint and sees it through. */
-  async function attempt(
-    req: IncomingMessage,
-    res: ServerResponse,
-    accepted: Accepted,
-    candidate: Candidate,
-    finish: Finish,
-  ): Promise<void> {
-    const config = house.roster.config(candidate.endpointId) as EndpointConfig;
-    const { scanned, body, route } = accepted;
-    const startedAt = clock.mono();
-    const model = candidate.modelId === scanned.model ? {} : { model: candidate.modelId };
-    const addUsage =
-      scanned.stream &&
-      asksUsage(route.kind) &&
-      scanned.usage !== 'asked' &&
-      !refusesUsage.has(config.baseUrl);
-    const plain = joined(rewriteBody(body, scanned, model));
-    let ended: ((message: string, code: 'upstream_broken' | 'shutting_down') => void) | undefined;
-    const lease = leases.open({
-      endpointId: config.id,
-      abort: () => ended?.('the endpoint was removed', 'upstream_broken'),
+    const request = new ClientRequest({
+      ...identity,
+      route,
+      body,
+      scanned,
+      clientIp,
+      rawHeaders,
+      key: keyOf(req),
     });
-    const onShutdown = (message: string) => ended?.(message, 'shutting_down');
-    running.add(onShutdown);
-    const attemptDeadlines = {
-      connectMs: deadlines.connectMs,
-      firstByteMs: scanned.stream ? deadlines.firstByteMs : deadlines.firstByteWholeMs,
-      idleMs: deadlines.idleMs,
-      totalMs: config.inferenceTimeoutSecs > 0 ? config.inferenceTimeoutSecs * 1000 : deadlines.totalMs,
-    };
-    const { pool, prefix } = upstreams.target(config.id, config.baseUrl);
-    const { done, end } = relay({
-      pool,
-      fresh: () => upstreams.fresh(config.baseUrl),
-      path: prefix + route.path,
-      headers: upstreamHeaders(req.rawHeaders, config, accepted.requestId),
-      body: addUsage ? joined(rewriteBody(body, scanned, { ...model, addUsage })) : plain,
-      plainBody: addUsage ? plain : null,
+    request.reply = new Reply(req, res, {
       kind: route.kind,
-      stream: scanned.stream,
-      deadlines: attemptDeadlines,
-      clock,
-      res,
-      ownHeaders: [
-        'x-request-id',
-        accepted.requestId,
-        'x-troupe-endpoint',
-        headerSafe(config.name),
-        'x-troupe-attempts',
-        '1',
-      ],
-      settle: (how, seen) => {
-        running.delete(onShutdown);
-        lease.close();
-        finish(how, seen, { config, modelId: candidate.modelId, startedAt });
-      },
-      refusesUsage: () => refusesUsage.add(config.baseUrl),
+      stream: scanned.stream && route.kind !== 'embeddings',
+      requestId: identity.requestId,
+      told: () => ({
+        attempts: request.tried.size,
+        overheadMs: Math.max(0, clock.mono() - identity.startedAt - request.atEndpointsMs(clock.mono())),
+      }),
     });
-    ended = end;
-    const unsent = await done;
-    if (unsent === null) return;
-    res.setHeader('x-request-id', accepted.requestId);
-    res.setHeader('x-troupe-endpoint', headerSafe(config.name));
-    res.setHeader('x-troupe-attempts', '1');
-    sendError(
-      res,
-      pathOf(req),
-      new ApiError(unsent.code, `${config.name}: ${unsent.message}`),
-      accepted.requestId,
-    );
+    return request;
   }
 
-  /** The record of a request, and its settling. */
-  function finisher(accepted: Accepted): Finish {
-    return (end, seen, tried) => {
-      const record = recordOf(accepted, end, seen, tried);
-      settle(house.system, books, record);
-      deps.log.info(logLine(record), 'request');
-    };
-  }
-
-  function recordOf(accepted: Accepted, end: AttemptEnd, seen: Seen, tried: Tried | null): RequestRecord {
-    const now = clock.mono();
-    const { counted, outcome, timeline, statusCode, error } = classify(end);
-    const attempts: AttemptRecord[] = [];
-    let ttftMs: number | null = null;
-    if (tried !== null) {
-      const durationMs = wholeMs(now - tried.startedAt);
-      if (seen.firstTokenMs !== null) {
-        ttftMs = wholeMs(tried.startedAt - accepted.startedAt + seen.firstTokenMs);
-      }
-      attempts.push({
-        endpointId: tried.config.id,
-        endpointName: tried.config.name,
-        modelId: tried.modelId,
-        counted,
-        statusCode: seen.statusCode,
-        error,
-        durationMs,
-        inputTokens: seen.inputTokens,
-        outputTokens: seen.outputTokens,
-        // An embedding has no rate of output.
-        sampled:
-          counted === 'success' && accepted.route.kind !== 'embeddings' && (seen.outputTokens ?? 0) > 0,
-      });
-    }
-    return {
-      id: accepted.id,
-      requestId: accepted.requestId,
-      kind: accepted.route.kind,
-      requestType: accepted.route.requestType,
-      model: accepted.scanned.model,
-      clientIp: accepted.clientIp,
-      acceptedAt: accepted.acceptedAt,
-      completedAt: clock.now(),
-      durationMs: wholeMs(now - accepted.startedAt),
-      ttftMs,
-      outcome,
-      timeline,
-      error,
-      statusCode,
-      tokensEstimated: seen.estimated,
-      attempts,
-    };
-  }
-
-  /** Who could serve the model; an unknown one is looked for once before it is refused. */
-  async function candidatesFor(model: string): Promise<Candidate[]> {
+  /** An unknown model is looked for once before it is refused. */
+  async function refuseUnknown(model: string): Promise<void> {
     if (house.catalogue.places(model).length === 0) await deps.discovery.look();
-    const candidates = house.catalogue.candidates(model);
-    if (candidates.length > 0) return candidates;
+    if (house.catalogue.candidates(model, clock.mono()).length > 0) return;
     throw new ApiError(
       'model_not_found',
       `the model ${JSON.stringify(model)} does not exist on any endpoint`,
-      {
-        param: 'model',
-      },
+      { param: 'model' },
     );
+  }
+
+  /** The client's leaving ends what runs for it. */
+  function watchClient(request: ClientRequest): () => void {
+    const { socket } = request.reply;
+    const onClose = () => {
+      request.left = true;
+      request.gone = true;
+      request.running?.clientLeft();
+    };
+    socket.on('close', onClose);
+    return () => socket.off('close', onClose);
   }
 
   return {
     handle(req, res, route) {
-      const identity = identify(req);
-      return named(res, identity, async () => {
-        const accepted = await accept(req, res, route, identity);
-        const finish = finisher(accepted);
-        if (accepted.closed !== null) refuse(accepted.closed, finish);
-        const candidates = await candidatesFor(accepted.scanned.model);
+      return admit(req, res, route, async (request, closed) => {
+        if (closed !== null) {
+          failover.finish(request, { how: 'broken', status: closed.status, error: closed.message });
+          throw closed;
+        }
+        if (house.catalogue.places(request.accepted.scanned.model).length === 0) {
+          await refuseUnknown(request.accepted.scanned.model);
+        }
         if (req.socket.destroyed) {
-          finish({ how: 'left', status: null }, NOTHING_SEEN, null);
+          failover.finish(request, { how: 'left', status: null });
           return;
         }
-        const chosen = choose(candidates, deps.random);
-        if (chosen === undefined) return refuse(nobody(accepted.scanned.model, candidates), finish);
-        await attempt(req, res, accepted, chosen, finish);
+        const unwatch = watchClient(request);
+        try {
+          await failover.serve(request);
+        } finally {
+          unwatch();
+        }
       });
     },
 
     tryOut(req, res, endpointId) {
-      const identity = identify(req);
-      return named(res, identity, async () => {
+      return admit(req, res, INFERENCE_ROUTES[0] as InferenceRoute, async (request, closed) => {
         if (house.roster.config(endpointId) === undefined) {
           throw new ApiError('not_found', `no endpoint has the id ${endpointId}`);
         }
-        const accepted = await accept(req, res, INFERENCE_ROUTES[0] as InferenceRoute, identity);
-        if (accepted.closed !== null) throw accepted.closed;
+        if (closed !== null) throw closed;
         if (req.socket.destroyed) return;
-        const { model } = accepted.scanned;
+        const { model } = request.accepted.scanned;
         const place = house.catalogue.places(model).find((one) => one.endpointId === endpointId);
-        const candidate: Candidate = {
-          endpointId,
-          modelId: place?.modelId ?? model,
-          status: house.roster.status(endpointId),
-          active: leases.count(endpointId),
-        };
-        await attempt(req, res, accepted, candidate, () => {});
+        const modelId = place?.modelId ?? model;
+        const unwatch = watchClient(request);
+        try {
+          await failover.tryOut(request, house.catalogue.candidate({ endpointId, modelId }, clock.mono()));
+        } finally {
+          unwatch();
+        }
       });
     },
 
@@ -326,16 +208,28 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       return open;
     },
 
+    live() {
+      const now = clock.mono();
+      return [...running].map((request) => ({
+        id: request.accepted.id,
+        request_id: request.accepted.requestId,
+        model: request.accepted.scanned.model,
+        endpoint_id: request.endpointId,
+        phase: request.phase,
+        age_ms: Math.round(now - request.accepted.startedAt),
+        output_tokens: request.running?.outputTokens ?? 0,
+        attempts: request.tried.size,
+      }));
+    },
+
     endAll(message) {
-      for (const end of [...running]) end(message);
+      house.waiting.closeAll();
+      for (const request of [...running]) {
+        request.gone = true;
+        request.running?.end(message, 'shutting_down');
+      }
     },
   };
-}
-
-/** Nobody was asked: a failure of the client's request all the same. */
-function refuse(error: ApiError, finish: Finish): never {
-  finish({ how: 'broken', status: error.status, error: error.message }, NOTHING_SEEN, null);
-  throw error;
 }
 
 function scan(body: Buffer): RequestBody {
@@ -348,42 +242,13 @@ function scan(body: Buffer): RequestBody {
   }
 }
 
-function asksUsage(kind: ApiKind): boolean {
-  return kind === 'chat_completions' || kind === 'completions';
-}
-
-function joined(slices: Buffer[]): Buffer {
-  return slices.length === 1 ? (slices[0] as Buffer) : Buffer.concat(slices);
+/** Whose request it is, as far as its turn is concerned; the credential itself is not kept. */
+function keyOf({ headers }: IncomingMessage): string {
+  const credential = headers.authorization ?? headers['x-api-key'];
+  if (credential === undefined) return '';
+  return createHash('sha256').update(String(credential)).digest('hex').slice(0, 16);
 }
 
 function addressOf(req: IncomingMessage): string | null {
   return req.socket.remoteAddress?.replace(/^::ffff:/, '') ?? null;
-}
-
-function nobody(model: string, candidates: Candidate[]): ApiError {
-  const told = new Map<string, number>();
-  for (const { status } of candidates) told.set(status, (told.get(status) ?? 0) + 1);
-  const why = [...told].map(([status, count]) => `${count} ${status}`).join(', ');
-  return new ApiError(
-    'no_endpoint_available',
-    `no endpoint can serve the model ${JSON.stringify(model)} now (${why})`,
-    { param: 'model', headers: { 'retry-after': '5' } },
-  );
-}
-
-function logLine(record: RequestRecord): object {
-  const attempt = record.attempts[0];
-  return {
-    request_id: record.requestId,
-    type: record.requestType,
-    model: record.model,
-    endpoint: attempt?.endpointName ?? null,
-    outcome: record.outcome,
-    status: record.statusCode,
-    duration_ms: record.durationMs,
-    ttft_ms: record.ttftMs,
-    input_tokens: attempt?.inputTokens ?? null,
-    output_tokens: attempt?.outputTokens ?? null,
-    ...(record.error === null ? {} : { error: record.error }),
-  };
 }

@@ -1,11 +1,11 @@
 import type { ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
 import { type Client, type Dispatcher, errors } from 'undici';
 import type { Clock } from '../clock.js';
 import type { AttemptEnd } from '../machines/classify.js';
 import { type Watched, wheel } from './deadlines.js';
 import type { ErrorCode } from './errors.js';
 import { downstreamHeaders } from './headers.js';
+import type { Reply } from './reply.js';
 import { type Connection, whenSent } from './sent-on.js';
 import { createTap, type Tap, type TapKind } from './tap.js';
 
@@ -31,11 +31,22 @@ export interface AttemptOptions {
   stream: boolean;
   deadlines: AttemptDeadlines;
   clock: Clock;
-  res: ServerResponse;
+  reply: Reply;
   /** Headers of ours for the head, flat. */
-  ownHeaders: string[];
-  /** Called once, when the end is known and before the bytes that end the answer go out. */
-  settle: (end: AttemptEnd, seen: Seen) => void;
+  ownHeaders: () => string[];
+  /** Whether an answer with this status is kept back, because somebody else may do better. */
+  keepsBack: (status: number) => boolean;
+  /** The request is on its way on a connection. */
+  sent: () => void;
+  /** A byte of the answer came. */
+  byteCame: (first: boolean) => void;
+  /** From here on nobody else is asked: the client is about to get the first byte. */
+  begins: () => void;
+  /**
+   * Called once, when the end is known and before the bytes that end the answer go out. `final` false: the client has
+   * got nothing of this attempt, and `done` tells what it was.
+   */
+  settle: (end: AttemptEnd, seen: Seen, final: boolean) => void;
   /** The endpoint refuses `include_usage` and answers well without. */
   refusesUsage: () => void;
 }
@@ -49,34 +60,63 @@ export interface Seen {
   estimated: boolean;
   /** Of a stream: until the first token. */
   firstTokenMs: number | null;
+  /** Until the request was on its way, and until the first byte of the answer's body. */
+  sentMs: number | null;
+  firstByteMs: number | null;
+  /** The header of that name, as the endpoint sent it. */
+  retryAfter: string | null;
 }
 
-/** Nothing was sent to the client: the caller answers. */
+/** Nothing was sent to the client: the caller asks somebody else, or answers. */
 export interface Unsent {
   code: ErrorCode;
   message: string;
+  /** The answer that was kept back. */
+  answer: KeptAnswer | null;
+  /** It was taken away from the endpoint, which has not failed. */
+  moved: boolean;
+  /** Troupe itself ended the request: nobody else is to be asked. */
+  ended: boolean;
+}
+
+/** An answer of an endpoint as it would have gone to the client; headers flat. */
+export interface KeptAnswer {
+  status: number;
+  headers: string[];
+  body: Buffer;
+}
+
+/** An attempt under way. */
+export interface RunningAttempt {
+  /** Resolves when nothing of it is left; with `Unsent` if the client has got nothing of it. */
+  done: Promise<Unsent | null>;
+  /** Troupe itself ends the request. */
+  end(message: string, code: ErrorCode): void;
+  /** Takes the request away, if not a byte has come. */
+  move(reason: string): void;
+  /** The client is gone. */
+  clientLeft(): void;
+  /** So far. */
+  readonly outputTokens: number;
 }
 
 /** After the terminal event an upstream may take so long to end its body. */
 const LINGER_MS = 2000;
 
-/**
- * One attempt: forwards the request, relays the answer as it comes, and says how it ended. Resolves when nothing
- * of it is left; with `Unsent` if the client has got nothing yet.
- */
-export function relay(options: AttemptOptions): {
-  done: Promise<Unsent | null>;
-  end: (error: string, code: ErrorCode) => void;
-} {
+/** Larger answers are not kept back: they go to the client. */
+const MOST_KEPT = 1024 * 1024;
+
+/** One attempt: forwards the request, relays the answer as it comes, and says how it ended. */
+export function relay(options: AttemptOptions): RunningAttempt {
   const attempt = new Attempt(options);
-  return { done: attempt.start(), end: (error, code) => attempt.endByUs(error, code) };
+  attempt.start();
+  return attempt;
 }
 
-class Attempt implements Dispatcher.DispatchHandler, Watched {
+class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
+  readonly done: Promise<Unsent | null>;
   readonly #options: AttemptOptions;
   readonly #res: ServerResponse;
-  /** The response of a pipelined request has no socket, and no `close`, before its turn. */
-  readonly #client: Socket;
   readonly #startedAt: number;
   #controller: Dispatcher.DispatchController | null = null;
   #freshClient: Client | null = null;
@@ -93,9 +133,14 @@ class Attempt implements Dispatcher.DispatchHandler, Watched {
   #status = 0;
   #head: string[] = [];
   #contentLength: number | null = null;
+  #retryAfter: string | null = null;
   #received = 0;
   #tap: Tap | null = null;
+  /** What is kept back of an answer that may not be the last word. */
+  #kept: Buffer[] | null = null;
   #headSent = false;
+  #sentAt: number | null = null;
+  #firstByteAt: number | null = null;
   #firstTokenAt: number | null = null;
   #settled = false;
   /** Nothing that the upstream does matters any more. */
@@ -107,35 +152,38 @@ class Attempt implements Dispatcher.DispatchHandler, Watched {
 
   constructor(options: AttemptOptions) {
     this.#options = options;
-    this.#res = options.res;
-    this.#client = options.res.req.socket;
+    this.#res = options.reply.res;
+    this.done = new Promise<Unsent | null>((resolve) => {
+      this.#resolve = resolve;
+    });
     this.#body = options.body;
     this.#plainBody = options.plainBody;
     this.#startedAt = options.clock.mono();
   }
 
-  start(): Promise<Unsent | null> {
+  start(): void {
     wheel.watch(this);
     this.#totalAt = wheel.after(this.#options.deadlines.totalMs);
-    this.#client.on('close', this.#onClientClose);
     this.#res.on('drain', this.#onDrain);
-    const done = new Promise<Unsent | null>((resolve) => {
-      this.#resolve = resolve;
-    });
     this.#dispatch(this.#options.pool);
-    return done;
   }
 
-  /** Troupe itself ends the request. */
-  endByUs(message: string, code: ErrorCode): void {
+  get outputTokens(): number {
+    return this.#tap?.outputTokens ?? 0;
+  }
+
+  end(message: string, code: ErrorCode): void {
     if (this.#over) return;
     if (this.#settled) this.#finish();
-    else
-      this.#breakOff(code, message, {
-        how: 'ended',
-        status: this.#headSent ? this.#status : code === 'shutting_down' ? 503 : 502,
-        error: message,
-      });
+    else {
+      const status = this.#headSent ? this.#status : code === 'shutting_down' ? 503 : 502;
+      this.#breakOff(code, message, { how: 'ended', status, error: message });
+    }
+  }
+
+  move(reason: string): void {
+    if (this.#over || this.#received > 0) return;
+    this.#breakOff('upstream_broken', reason, { how: 'moved', error: reason });
   }
 
   // What undici calls.
@@ -149,6 +197,8 @@ class Attempt implements Dispatcher.DispatchHandler, Watched {
     whenSent((connection) => {
       this.#connection = connection;
     });
+    this.#sentAt = this.#options.clock.mono();
+    this.#options.sent();
     this.#arm('first_byte', this.#options.deadlines.firstByteMs);
   }
 
@@ -171,6 +221,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched {
       return;
     }
     if (this.#askedPlain && status < 300) this.#options.refusesUsage();
+    if (status >= 400) this.#retryAfter = headers['retry-after']?.toString() ?? null;
     const length = headers['content-length'];
     this.#contentLength = typeof length === 'string' && /^\d+$/.test(length) ? Number(length) : null;
     if (status < 300) {
@@ -190,16 +241,25 @@ class Attempt implements Dispatcher.DispatchHandler, Watched {
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#over || this.#discarding) return;
-    if (this.#received === 0) {
-      // From here on nobody else is asked: the body is not needed again.
-      this.#body = NOTHING;
-      this.#plainBody = null;
+    const first = this.#received === 0;
+    if (first) {
+      this.#firstByteAt = this.#options.clock.mono();
+      if (this.#status >= 300 && this.#mayKeepBack()) this.#kept = [];
     }
+    this.#options.byteCame(first);
     this.#received += chunk.length;
+    if (this.#kept !== null) {
+      this.#keepBack(this.#kept, chunk);
+      return;
+    }
     const slices = this.#tap === null ? [chunk] : this.#tap.push(chunk);
     if (this.#tap?.mode === 'json' && this.#tap.outcome === 'failed') {
       // Its last byte is here and it is not whole: the client must not take it for an answer.
-      this.#fail('upstream_broken', `the endpoint broke its answer off: ${this.#tap.failure}`);
+      this.#fail('upstream_broken', `the endpoint broke its answer off: ${this.#tap.failure}`, true);
+      return;
+    }
+    if (!this.#headSent && this.#options.reply.early && this.#tap?.mode !== 'sse') {
+      this.#fail('upstream_broken', 'the endpoint did not answer with a stream');
       return;
     }
     this.#judge();
@@ -217,10 +277,14 @@ class Attempt implements Dispatcher.DispatchHandler, Watched {
       return;
     }
     // Its own error event is with the client, who needs no second one.
+    if (this.#kept !== null || (this.#received === 0 && this.#status >= 300 && this.#mayKeepBack())) {
+      this.#giveBack(this.#kept ?? []);
+      return;
+    }
     const told = this.#tap?.mode === 'sse' ? this.#tap.failure : null;
     const rest = this.#tap?.end() ?? [];
     if (told !== null) {
-      this.#settleAs({ how: 'broken', status: this.#status, error: told });
+      this.#settleAs({ how: 'broken', status: this.#status, error: told, answered: true });
       this.#send(rest);
       this.#finish(true);
       return;
@@ -228,7 +292,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched {
     const broken = this.#tap !== null && this.#tap.outcome !== 'complete' && !this.#settled;
     if (broken) {
       const why = this.#tap?.failure ?? 'the answer is not complete';
-      this.#fail('upstream_broken', `the endpoint broke its answer off: ${why}`);
+      this.#fail('upstream_broken', `the endpoint broke its answer off: ${why}`, true);
       return;
     }
     this.#settleAs(
@@ -314,8 +378,39 @@ class Attempt implements Dispatcher.DispatchHandler, Watched {
         how: 'broken',
         status: this.#status,
         error: tap.failure ?? 'the answer is not complete',
+        answered: true,
       });
     this.#arm('linger', LINGER_MS);
+  }
+
+  /** Whether this answer is not the client's yet: another endpoint may do better, or its head cannot be sent any more. */
+  #mayKeepBack(): boolean {
+    return this.#options.reply.early || this.#options.keepsBack(this.#status);
+  }
+
+  #keepBack(kept: Buffer[], chunk: Buffer): void {
+    this.#touch();
+    if (this.#received <= MOST_KEPT) {
+      kept.push(chunk);
+      return;
+    }
+    if (this.#options.reply.early) {
+      // What is left of it would only be told in an event.
+      this.#abort('the answer is too long to be kept');
+      this.#giveBack(kept);
+      return;
+    }
+    this.#kept = null;
+    this.#send([...kept, chunk]);
+  }
+
+  /** An answer that was kept back is whole: it goes to the caller. */
+  #giveBack(kept: Buffer[]): void {
+    const message = `the endpoint answered ${this.#status}`;
+    this.#settleAs({ how: 'refused', status: this.#status }, false);
+    this.#over = true;
+    const answer = { status: this.#status, headers: this.#head, body: Buffer.concat(kept) };
+    this.#cleanUp({ code: 'upstream_broken', message, answer, moved: false, ended: false });
   }
 
   /** Writes the head, if it is still held, and the slices. False: the client is slower than the endpoint. */
@@ -330,20 +425,32 @@ class Attempt implements Dispatcher.DispatchHandler, Watched {
   #sendHead(): void {
     if (this.#headSent) return;
     this.#headSent = true;
-    this.#res.writeHead(this.#status, [...this.#head, ...this.#options.ownHeaders]);
+    this.#body = NOTHING;
+    this.#plainBody = null;
+    this.#options.begins();
+    if (this.#options.reply.early) return;
+    this.#res.writeHead(this.#status, [...this.#head, ...this.#options.ownHeaders()]);
   }
 
-  #settleAs(end: AttemptEnd): void {
+  #settleAs(end: AttemptEnd, final = true): void {
     if (this.#settled) return;
     this.#settled = true;
     const tap = this.#tap;
-    this.#options.settle(end, {
+    const seen: Seen = {
       statusCode: this.#status === 0 ? null : this.#status,
       inputTokens: tap?.inputTokens ?? null,
       outputTokens: tap?.outputTokens ?? null,
       estimated: tap?.estimated ?? false,
-      firstTokenMs: this.#firstTokenAt === null ? null : this.#firstTokenAt - this.#startedAt,
-    });
+      firstTokenMs: this.#since(this.#firstTokenAt),
+      sentMs: this.#since(this.#sentAt),
+      firstByteMs: this.#since(this.#firstByteAt),
+      retryAfter: this.#retryAfter,
+    };
+    this.#options.settle(end, seen, final);
+  }
+
+  #since(at: number | null): number | null {
+    return at === null ? null : at - this.#startedAt;
   }
 
   // The ways it can go wrong.
@@ -357,41 +464,38 @@ class Attempt implements Dispatcher.DispatchHandler, Watched {
     else this.#fail(code, `${DEADLINE_WORDS[code]} within ${ms} ms`);
   }
 
-  #fail(code: ErrorCode, message: string): void {
+  /** `answered`: an answer came, but it is none. */
+  #fail(code: ErrorCode, message: string, answered = false): void {
     const status = this.#headSent ? this.#status : code.startsWith('timeout_') ? 504 : 502;
-    this.#breakOff(code, message, { how: 'broken', status, error: message });
+    this.#breakOff(code, message, { how: 'broken', status, error: message, answered });
   }
 
   /** Ends both sides: the endpoint is aborted, the client gets its protocol's error event, or the caller's answer. */
   #breakOff(code: ErrorCode, message: string, end: AttemptEnd): void {
     const sent = this.#headSent;
-    this.#settleAs(end);
+    this.#settleAs(end, sent);
     this.#over = true;
     this.#abort(message);
     if (!sent) {
-      this.#cleanUp({ code, message });
+      this.#cleanUp({ code, message, answer: null, moved: end.how === 'moved', ended: end.how === 'ended' });
       return;
     }
-    if (this.#tap?.mode === 'sse') {
-      this.#res.end(errorEvent(this.#options.kind, code, message), () => this.#client.destroySoon());
-    } else {
-      // An answer that is cut must not look whole: the connection ends without the body's last chunk.
-      this.#client.destroySoon();
-    }
+    this.#options.reply.breakOff(code, message, this.#tap?.mode === 'sse');
     this.#cleanUp(null);
   }
 
-  #onClientClose = (): void => {
+  clientLeft(): void {
     if (this.#over) return;
     this.#over = true;
     const failure = this.#tap?.failure ?? null;
     const status = this.#headSent ? this.#status : null;
     // An error event was in what the client got: its leaving does not make that a success.
-    if (failure !== null) this.#settleAs({ how: 'broken', status: this.#status, error: failure });
+    if (failure !== null)
+      this.#settleAs({ how: 'broken', status: this.#status, error: failure, answered: true });
     else this.#settleAs({ how: 'left', status });
     this.#abort('the client left');
     this.#cleanUp(null);
-  };
+  }
 
   #onDrain = (): void => {
     if (this.#over) return;
@@ -414,7 +518,6 @@ class Attempt implements Dispatcher.DispatchHandler, Watched {
 
   #cleanUp(unsent: Unsent | null): void {
     wheel.forget(this);
-    this.#client.off('close', this.#onClientClose);
     this.#res.off('drain', this.#onDrain);
     this.#body = NOTHING;
     this.#freshClient?.close().catch(() => {});
@@ -455,19 +558,6 @@ const DEADLINE_WORDS = {
   timeout_idle: 'the endpoint sent nothing more',
   timeout_total: 'the endpoint did not finish',
 };
-
-/** The last words of a stream that broke, in the protocol it speaks; the blank line ends an event that is torn. */
-function errorEvent(kind: TapKind, code: ErrorCode, message: string): string {
-  const error = { message, type: 'upstream_error', param: null, code };
-  if (kind === 'responses') {
-    return `\n\nevent: error\ndata: ${JSON.stringify({ type: 'error', code, message, param: null, error })}\n\n`;
-  }
-  if (kind === 'messages') {
-    const body = { type: 'error', error: { type: 'api_error', message } };
-    return `\n\nevent: error\ndata: ${JSON.stringify(body)}\n\n`;
-  }
-  return `\n\ndata: ${JSON.stringify({ error })}\n\n`;
-}
 
 /** An error of a socket in words without addresses. */
 function plainWords(error: Error): string {

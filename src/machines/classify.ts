@@ -6,12 +6,17 @@ export type AttemptEnd =
   | { how: 'complete'; status: number }
   /** Any other status, passed on to the client. */
   | { how: 'refused'; status: number }
-  /** Refused, reset, a deadline, cut, ended without its terminal event, half a JSON. */
-  | { how: 'broken'; status: number; error: string }
+  /**
+   * Refused, reset, a deadline, cut; or, with `answered`, an answer that came and is none: without its terminal
+   * event, with an error in it, half a JSON.
+   */
+  | { how: 'broken'; status: number; error: string; answered?: boolean }
   /** The client left; `status` is what it had been sent, null before a head. */
   | { how: 'left'; status: number | null }
   /** Troupe ended it: the grace was over, or the endpoint was removed by force. */
-  | { how: 'ended'; status: number; error: string };
+  | { how: 'ended'; status: number; error: string }
+  /** Taken to another endpoint before its first byte. */
+  | { how: 'moved'; error: string };
 
 export interface Judgement {
   counted: AttemptRecord['counted'];
@@ -33,6 +38,8 @@ export function classify(end: AttemptEnd): Judgement {
       return judgement('failure', 'failure', 'error', end.status, `the endpoint answered ${end.status}`);
     case 'broken':
       return judgement('failure', 'failure', 'error', end.status, end.error);
+    case 'moved':
+      return judgement('none', 'failure', 'error', 502, end.error);
     case 'ended':
       return judgement('none', 'failure', 'error', end.status, end.error);
     case 'left':

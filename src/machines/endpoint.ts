@@ -2,6 +2,8 @@ import { assign, fromPromise, sendParent, setup, spawnChild, stopChild } from 'x
 import type { EndpointSeed, Health } from '../actors/books.js';
 import type { CheckResult } from '../engines/check.js';
 import type { EngineModel, EngineType } from '../engines/engine.js';
+import { afterFailure, afterSuccess, afterTime, type Circuit, NEW_CIRCUIT } from './circuit.js';
+import { learn, NEW_PACE, type Pace, type PaceSample } from './pace.js';
 
 /** The flat fields that chooser and dashboard read. */
 export interface EndpointContext {
@@ -17,6 +19,15 @@ export interface EndpointContext {
   lastError: string | null;
   errorCount: number;
   models: EngineModel[];
+  /** Models the engine holds in memory; null where it does not tell. */
+  loaded: readonly string[] | null;
+  /** For transport failures. Not stored, like all that follows. */
+  circuit: Circuit;
+  /** For failed answers, by model; one that has nothing to say is left out. */
+  modelCircuits: Readonly<Record<string, Circuit>>;
+  /** By model: until when it asked to be left alone, monotonic ms. */
+  resting: Readonly<Record<string, number>>;
+  paces: Readonly<Record<string, Pace>>;
   /** True while the newest result is one that changed the list. */
   modelsChanged: boolean;
   /** Monotonic, ms: when the next check is due. */
@@ -44,7 +55,25 @@ export interface CheckedEvent {
   nextCheckAt: number;
 }
 
+/**
+ * What an attempt says of the endpoint, whatever its counters make of it. `transport`: it could not be reached, broke
+ * off or kept silent; `answer`: it answered with a 5xx or something broken; `rest`: it asked to be left alone.
+ */
+export interface EvidenceEvent {
+  type: 'evidence';
+  modelId: string;
+  what: 'success' | 'transport' | 'answer' | 'rest';
+  /** Monotonic, ms. */
+  mono: number;
+  /** In [0, 1), for the jitter. */
+  chance: number;
+  restMs: number;
+  sample: PaceSample | null;
+}
+
 export type EndpointEvent =
+  | EvidenceEvent
+  | { type: 'circuit.due'; mono: number }
   | { type: 'check.due' }
   | CheckedEvent
   | { type: 'check.defer'; nextCheckAt: number }
@@ -80,8 +109,8 @@ const stay = (health: Health) =>
   ({ actions: ['reapProbe', { type: 'noteResult', params: { health } }, 'remember'] }) as const;
 
 /**
- * One inference box: health (what its checks say) and admission (what the operator says). Counters, latency
- * and models ride along; nothing here forgets a latency.
+ * One inference box: health (what its checks say), admission (what the operator says) and circuit (what its traffic
+ * says). Counters, latency and models ride along; nothing here forgets a latency.
  */
 export const endpointMachine = setup({
   types: {
@@ -123,6 +152,13 @@ export const endpointMachine = setup({
     forgetEngine: assign({ health: 'pending', engineType: null, lastError: null, errorCount: 0 }),
     close: assign({ draining: true }),
     reopen: assign({ draining: false, nextCheckAt: 0 }),
+    noteEvidence: assign(({ context, event }) =>
+      event.type === 'evidence' ? afterEvidence(context, event) : {},
+    ),
+    allowTrial: assign(({ context, event }) =>
+      event.type === 'circuit.due' ? circuitsAfterTime(context, event.mono) : {},
+    ),
+    forgetFailures: assign({ circuit: NEW_CIRCUIT, modelCircuits: {}, resting: {} }),
     takeSeed: assign(({ event }) =>
       event.type === 'reseed' ? { success: event.success, failed: event.failed } : {},
     ),
@@ -136,6 +172,9 @@ export const endpointMachine = setup({
     isKeyRefused: ({ event }) =>
       event.type === 'checked' && !event.result.ok && event.result.reason === 'key_refused',
     isNewUrl: ({ event }) => event.type === 'target.changed' && event.newUrl,
+    opens: ({ context, event }) => circuitAfter(context, event).state === 'open',
+    closes: ({ context, event }) => circuitAfter(context, event).state === 'closed',
+    halfOpens: ({ context, event }) => circuitAfter(context, event).state === 'half_open',
     wasOnline: ({ context }) => context.health === 'online',
     wasError: ({ context }) => context.health === 'error',
     wasOffline: ({ context }) => context.health === 'offline',
@@ -159,7 +198,7 @@ export const endpointMachine = setup({
           {
             guard: 'isNewUrl',
             target: '.pending',
-            actions: ['endProbe', 'retarget', 'forgetEngine', 'announce'],
+            actions: ['endProbe', 'retarget', 'forgetEngine', 'forgetFailures', 'announce'],
           },
           { actions: ['endProbe', 'retarget'] },
         ],
@@ -221,12 +260,49 @@ export const endpointMachine = setup({
         draining: { on: { resume: { target: 'open', actions: ['reopen', 'announce'] } } },
       },
     },
+    circuit: {
+      initial: 'closed',
+      on: { 'target.changed': { guard: 'isNewUrl', target: '.closed' } },
+      states: {
+        closed: {
+          on: {
+            evidence: [
+              { guard: 'opens', target: 'open', actions: ['noteEvidence', 'announce'] },
+              { actions: 'noteEvidence' },
+            ],
+            'circuit.due': { actions: 'allowTrial' },
+          },
+        },
+        open: {
+          on: {
+            evidence: [
+              { guard: 'halfOpens', target: 'half_open', actions: ['noteEvidence', 'announce'] },
+              { actions: 'noteEvidence' },
+            ],
+            'circuit.due': [
+              { guard: 'halfOpens', target: 'half_open', actions: ['allowTrial', 'announce'] },
+              { actions: 'allowTrial' },
+            ],
+          },
+        },
+        half_open: {
+          on: {
+            evidence: [
+              { guard: 'closes', target: 'closed', actions: ['noteEvidence', 'announce'] },
+              { guard: 'opens', target: 'open', actions: ['noteEvidence', 'announce'] },
+              { actions: 'noteEvidence' },
+            ],
+            'circuit.due': { actions: 'allowTrial' },
+          },
+        },
+      },
+    },
   },
 });
 
 /** The leaf states as one text, as the dashboard shows them. */
-export function endpointState(context: Pick<EndpointContext, 'health' | 'draining'>): string {
-  return `${context.health}, ${context.draining ? 'draining' : 'open'}`;
+export function endpointState({ health, circuit, draining }: EndpointContext): string {
+  return `${health}, ${draining ? 'draining' : 'open'}, ${circuit.state}`;
 }
 
 function moved(context: EndpointContext, event: string): MovedEvent {
@@ -234,7 +310,56 @@ function moved(context: EndpointContext, event: string): MovedEvent {
 }
 
 function contextOf({ id, seed, nextCheckAt, version }: EndpointInput): EndpointContext {
-  return { ...seed, id, modelsChanged: false, nextCheckAt, checking: false, version };
+  return { ...seed, ...nothingLearned(), id, modelsChanged: false, nextCheckAt, checking: false, version };
+}
+
+/** What an endpoint knows of its traffic when it starts. */
+export function nothingLearned(): Pick<
+  EndpointContext,
+  'loaded' | 'circuit' | 'modelCircuits' | 'resting' | 'paces'
+> {
+  return { loaded: null, circuit: NEW_CIRCUIT, modelCircuits: {}, resting: {}, paces: {} };
+}
+
+/** What an attempt leaves behind. Transport is the endpoint's matter, a bad answer that of the model there. */
+export function afterEvidence(context: EndpointContext, event: EvidenceEvent): Partial<EndpointContext> {
+  const { modelId, what, mono, chance, sample } = event;
+  if (what === 'rest') return { resting: { ...context.resting, [modelId]: mono + event.restMs } };
+  const circuit = circuitAfter(context, event);
+  const before = context.modelCircuits[modelId];
+  const after =
+    what === 'answer'
+      ? afterFailure(before ?? NEW_CIRCUIT, mono, chance)
+      : what === 'success' && before !== undefined
+        ? afterSuccess(before)
+        : before;
+  const modelCircuits =
+    after === before || after === undefined
+      ? context.modelCircuits
+      : { ...context.modelCircuits, [modelId]: after };
+  if (sample === null) return { circuit, modelCircuits };
+  const pace = learn(context.paces[modelId] ?? NEW_PACE, sample);
+  const paces = { ...context.paces, [modelId]: pace };
+  // It has answered: it is in memory until a check says otherwise.
+  return sample.cold
+    ? { circuit, modelCircuits, paces, loaded: [...(context.loaded ?? []), modelId] }
+    : { circuit, modelCircuits, paces };
+}
+
+/** The endpoint's own circuit after an event. */
+function circuitAfter({ circuit }: EndpointContext, event: EndpointEvent): Circuit {
+  if (event.type === 'circuit.due') return afterTime(circuit, event.mono);
+  if (event.type !== 'evidence') return circuit;
+  // A bad answer is an answer: the way there is open.
+  if (event.what === 'success' || (event.what === 'answer' && circuit.state === 'half_open')) {
+    return afterSuccess(circuit);
+  }
+  return event.what === 'transport' ? afterFailure(circuit, event.mono, event.chance) : circuit;
+}
+
+function circuitsAfterTime(context: EndpointContext, mono: number): Partial<EndpointContext> {
+  const models = Object.entries(context.modelCircuits).map(([id, one]) => [id, afterTime(one, mono)]);
+  return { circuit: afterTime(context.circuit, mono), modelCircuits: Object.fromEntries(models) };
 }
 
 /** What a result leaves behind. A failed check keeps latency, engine, models and the time of the last success. */
@@ -249,6 +374,7 @@ function afterCheck(context: EndpointContext, event: CheckedEvent): Partial<Endp
     ...timing,
     modelsChanged,
     models: modelsChanged ? result.models : context.models,
+    loaded: result.loaded,
     engineType: result.engineType,
     latencyMs: result.latencyMs,
     lastSeen: event.at,

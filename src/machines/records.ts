@@ -1,5 +1,7 @@
 /** What is remembered of a finished request: the one shape that actors, ledger and store share. */
 
+import type { DecisionRecord } from './decision.js';
+
 export type Outcome = 'success' | 'failure' | 'cancelled';
 export type ApiKind = 'chat_completions' | 'completions' | 'responses' | 'messages' | 'embeddings';
 
@@ -42,6 +44,8 @@ export interface RequestRecord {
   statusCode: number;
   tokensEstimated: boolean;
   attempts: AttemptRecord[];
+  /** Why it went where it went; null once that is forgotten. */
+  decision: DecisionRecord | null;
 }
 
 /** The attempt whose endpoint the row names: the last one tried. */

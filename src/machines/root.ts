@@ -4,6 +4,7 @@ import type { Reap } from './box.js';
 import type { endpointsMachine, Moment } from './endpoints.js';
 import { historyLogic } from './history.js';
 import { type LedgerMoved, ledgerMachine } from './ledger.js';
+import { queueLogic } from './queue.js';
 import {
   type ChildRecord,
   crashedTooOften,
@@ -34,6 +35,7 @@ export type RootEvent =
 export interface RootDeps {
   moment: () => Moment;
   historySeed: () => InputFrom<typeof historyLogic>;
+  queueSeed: () => InputFrom<typeof queueLogic>;
   reap: Reap;
 }
 
@@ -42,9 +44,9 @@ const RESTART_MOST_MS = 5000;
 const PARKED_MS = 60_000;
 const RESEED_MS = 10_000;
 
-/** These two can be done without for a while; without the others the house is closed. */
-const PARKABLE = ['ledger', 'history'];
-const CHILDREN = ['ledger', 'history', 'endpoints', 'ticker'] as const;
+/** These can be done without for a while; without the others the house is closed. */
+const PARKABLE = ['ledger', 'history', 'queue'];
+const CHILDREN = ['ledger', 'history', 'queue', 'endpoints', 'ticker'] as const;
 type ChildName = (typeof CHILDREN)[number];
 
 /** The house: seeding → running → draining → stopped. Restarts its children; endpoints and ticker escalate. */
@@ -55,6 +57,7 @@ export function rootMachine(endpoints: ReturnType<typeof endpointsMachine>, deps
       endpoints,
       ledger: ledgerMachine,
       history: historyLogic,
+      queue: queueLogic,
       ticker: tickerMachine,
       /** Runs the seed queries into the books; answers the names of those that failed. Provided by the wiring. */
       seed: fromPromise<string[]>(async () => []),
@@ -69,6 +72,7 @@ export function rootMachine(endpoints: ReturnType<typeof endpointsMachine>, deps
         if (event.type !== 'spawn') return;
         const id = { id: event.name, systemId: event.name };
         if (event.name === 'history') enqueue.spawnChild('history', { ...id, input: deps.historySeed() });
+        else if (event.name === 'queue') enqueue.spawnChild('queue', { ...id, input: deps.queueSeed() });
         else enqueue.spawnChild(event.name, id);
       }),
       noteUnseeded: assign((_, { missing }: { missing: string[] }) => ({ unseeded: missing })),

@@ -16,8 +16,24 @@ export interface EndpointConfig {
   /** Total deadline of a request there; 0 = none of its own. */
   inferenceTimeoutSecs: number;
   notes: string | null;
+  /** Requests in flight there at most; null: as many as come. */
+  maxConcurrency: number | null;
+  deadlines: EndpointDeadlines;
   /** Wall clock, ms. */
   registeredAt: number;
+}
+
+/** Deadlines of an endpoint's own, ms, 0 = none; what is not named is the server's. */
+export interface DeadlineSet {
+  connect_ms?: number | undefined;
+  first_byte_ms?: number | undefined;
+  idle_ms?: number | undefined;
+  total_ms?: number | undefined;
+}
+
+/** Those of a model there come before those of the endpoint. */
+export interface EndpointDeadlines extends DeadlineSet {
+  models?: Record<string, DeadlineSet> | undefined;
 }
 
 export interface StoredEndpoint {
@@ -122,6 +138,8 @@ export interface Store {
 
   /** Deletes at most `limit` request rows completed before `before` (wall clock, ms); says how many. */
   expireRequests(before: number, limit: number): Promise<number>;
+  /** Forgets the decisions of successes but for the newest `keep` rows, at most `limit` rows a call; says how many. */
+  trimDecisions(keep: number, limit: number): Promise<number>;
   /** Folds minute rows older than `before` (minutes since the epoch) into hours; says how many. */
   foldMinutes(before: number, limit: number): Promise<number>;
   /** Syncs what is committed to the disk, without waiting for anybody. */

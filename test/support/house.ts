@@ -18,6 +18,7 @@ export const HEALTHY: CheckResult = {
   latencyMs: 7,
   engineType: 'ollama',
   models: [{ modelId: 'm', capabilities: null, maxTokens: null }],
+  loaded: null,
 };
 
 export interface HouseOptions {
@@ -138,6 +139,7 @@ export class MemoryStore implements Store {
   deleteEndpoint = async () => {};
   setDraining = async () => {};
   expireRequests = async () => 0;
+  trimDecisions = async () => 0;
   foldMinutes = async () => 0;
   checkpoint = async () => {};
   close = async () => {};
@@ -157,6 +159,8 @@ export function configOf(id: string): EndpointConfig {
     healthIntervalMs: null,
     inferenceTimeoutSecs: 0,
     notes: null,
+    maxConcurrency: null,
+    deadlines: {},
     registeredAt: START,
   };
 }
@@ -182,6 +186,7 @@ export function finished(endpointId: string, at: number, failed = false): Reques
     error: failed ? 'no' : null,
     statusCode: failed ? 500 : 200,
     tokensEstimated: false,
+    decision: null,
     attempts: [
       {
         endpointId,

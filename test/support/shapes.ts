@@ -21,7 +21,16 @@ const endpointFields = {
   registered_at: ts,
   notes: z.string().nullable(),
   model_count: count,
+  max_concurrency: int.nullable(),
+  circuit: z.enum(['closed', 'open', 'half_open']),
 };
+
+const deadlineSet = z.strictObject({
+  connect_ms: count.optional(),
+  first_byte_ms: count.optional(),
+  idle_ms: count.optional(),
+  total_ms: count.optional(),
+});
 
 export const endpoint = z.strictObject(endpointFields);
 export const endpointModel = z.strictObject({
@@ -30,7 +39,11 @@ export const endpointModel = z.strictObject({
   max_tokens: int.nullable(),
   last_checked: ts.nullable(),
 });
-export const endpointWithModels = z.strictObject({ ...endpointFields, models: z.array(endpointModel) });
+export const endpointWithModels = z.strictObject({
+  ...endpointFields,
+  models: z.array(endpointModel),
+  deadlines: deadlineSet.extend({ models: z.record(z.string(), deadlineSet).optional() }),
+});
 export const endpointList = z.strictObject({ endpoints: z.array(endpoint), total: count });
 export const endpointModels = z.strictObject({ endpoint_id: uuid, models: z.array(endpointModel) });
 export const testResult = z.strictObject({
@@ -207,3 +220,38 @@ export const openAiError = z.strictObject({
 });
 
 export type RequestRow = z.infer<typeof record>;
+
+export const decision = z.strictObject({
+  policy: z.literal('least-busy'),
+  candidates: z
+    .array(
+      z.strictObject({
+        endpoint_id: uuid,
+        endpoint_name: z.string(),
+        eligible: z.boolean(),
+        reason: z.string().nullable(),
+        predicted_ms: z.number().nullable(),
+        parts: z.record(z.string(), z.number()),
+      }),
+    )
+    .max(5),
+  rejected: z.record(z.string(), count),
+  phases: z.strictObject({
+    queued_ms: count,
+    connect_ms: count.nullable(),
+    first_byte_ms: count.nullable(),
+    stream_ms: count.nullable(),
+  }),
+});
+export const liveRequests = z.array(
+  z.strictObject({
+    id: uuid,
+    request_id: z.string(),
+    model: z.string(),
+    endpoint_id: uuid.nullable(),
+    phase: z.enum(['queued', 'connecting', 'waiting', 'streaming']),
+    age_ms: count,
+    output_tokens: count,
+    attempts: count,
+  }),
+);

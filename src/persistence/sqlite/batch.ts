@@ -88,6 +88,7 @@ function rowValues(row: RequestRecord): unknown[] {
     row.statusCode,
     row.tokensEstimated ? 1 : 0,
     JSON.stringify(row.attempts),
+    row.decision === null ? null : JSON.stringify(row.decision),
   ];
 }
 
@@ -108,10 +109,11 @@ function modelValues(id: string, models: EngineModel[]): unknown[][] {
 
 const INSERT_ROWS = `
   INSERT INTO requests (id, request_id, api_kind, request_type, model, endpoint_id, client_ip, accepted_at,
-    completed_at, duration_ms, ttft_ms, outcome, timeline, error, status_code, tokens_estimated, attempts)
+    completed_at, duration_ms, ttft_ms, outcome, timeline, error, status_code, tokens_estimated, attempts,
+    decision)
   SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
     value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, value ->> 15,
-    value ->> 16
+    value ->> 16, value ->> 17
   FROM jsonb_each(?)`;
 
 const ADD_COUNTERS = `

@@ -116,12 +116,26 @@ export const MIGRATIONS: Migration[] = [
       ) STRICT;
     `,
   },
+  {
+    name: '0002-limits-and-decisions',
+    sql: `
+      ALTER TABLE endpoints ADD COLUMN max_concurrency INTEGER;
+      ALTER TABLE endpoints ADD COLUMN deadlines TEXT NOT NULL DEFAULT '{}';
+      ALTER TABLE requests ADD COLUMN decision TEXT;
+    `,
+  },
 ];
 
-/** Brings the file to the newest schema. `user_version` is the number of migrations it has seen. */
-export async function migrate(db: Database): Promise<void> {
+/**
+ * Brings the file to the newest schema, or to that of an earlier version. `user_version` is the number of migrations
+ * it has seen.
+ */
+export async function migrate(db: Database, version = MIGRATIONS.length): Promise<void> {
   const umzug = new Umzug({
-    migrations: MIGRATIONS.map(({ name, sql }, index) => ({ name, up: () => step(db, sql, index + 1) })),
+    migrations: MIGRATIONS.slice(0, version).map(({ name, sql }, index) => ({
+      name,
+      up: () => step(db, sql, index + 1),
+    })),
     storage: {
       executed: async () => MIGRATIONS.slice(0, await schemaVersion(db)).map(({ name }) => name),
       // The step itself moves `user_version`, in the transaction of its tables.

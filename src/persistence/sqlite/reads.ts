@@ -1,9 +1,17 @@
 import type { Database } from 'sqlite';
 import type { Health, ModelSums } from '../../actors/books.js';
 import type { EngineModel, EngineType } from '../../engines/engine.js';
+import type { DecisionRecord } from '../../machines/decision.js';
 import type { ApiKind, AttemptRecord, Outcome, RequestRecord } from '../../machines/records.js';
 import type { Slot } from '../../machines/ring.js';
-import type { DailyStat, RequestFilter, RequestList, RequestPage, StoredEndpoint } from '../store.js';
+import type {
+  DailyStat,
+  EndpointDeadlines,
+  RequestFilter,
+  RequestList,
+  RequestPage,
+  StoredEndpoint,
+} from '../store.js';
 
 /** A start reads at most so many rows of one kind; far above what 500 endpoints have. */
 const SEED_LIMIT = 200_000;
@@ -25,6 +33,8 @@ interface EndpointRow {
   health_interval_ms: number | null;
   inference_timeout_secs: number;
   notes: string | null;
+  max_concurrency: number | null;
+  deadlines: string;
   registered_at: number;
   draining: number;
   health: Health;
@@ -52,6 +62,8 @@ export async function readEndpoints(db: Database): Promise<StoredEndpoint[]> {
       healthIntervalMs: row.health_interval_ms,
       inferenceTimeoutSecs: row.inference_timeout_secs,
       notes: row.notes,
+      maxConcurrency: row.max_concurrency,
+      deadlines: JSON.parse(row.deadlines) as EndpointDeadlines,
       registeredAt: row.registered_at,
     },
     seed: {
@@ -168,6 +180,7 @@ interface RequestRow {
   status_code: number;
   tokens_estimated: number;
   attempts: string;
+  decision: string | null;
 }
 
 export async function readRequests(db: Database, page: RequestPage): Promise<RequestList> {
@@ -291,5 +304,6 @@ function recordOf(row: RequestRow): RequestRecord {
     statusCode: row.status_code,
     tokensEstimated: row.tokens_estimated === 1,
     attempts: JSON.parse(row.attempts) as AttemptRecord[],
+    decision: row.decision === null ? null : (JSON.parse(row.decision) as DecisionRecord),
   };
 }

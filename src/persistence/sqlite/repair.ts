@@ -55,11 +55,11 @@ export async function salvage(from: string, to: string): Promise<string> {
   return told.join('; ');
 }
 
-/** The objects of the newest schema that `db` lacks are made; tables among them are named. */
-export async function makeMissing(db: Database): Promise<string[]> {
+/** The objects of a version's schema that `db` lacks are made; tables among them are named. */
+export async function makeMissing(db: Database, version: number): Promise<string[]> {
   const model = await openReadWrite(':memory:');
   try {
-    await migrate(model);
+    await migrate(model, version);
     const wanted = await model.all<{ type: string; name: string; sql: string }[]>(
       'SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid LIMIT 500',
     );
@@ -79,7 +79,10 @@ async function copyTable(
   table: string,
 ): Promise<{ copied: number; lost: string }> {
   const info = await target.all<{ name: string }[]>(`PRAGMA table_info(${table})`);
-  const columns = info.map(({ name }) => name);
+  // A file of an earlier version lacks the newer columns.
+  const known = await source.all<{ name: string }[]>(`PRAGMA table_info(${table})`).catch(() => info);
+  const there = new Set(known.map(({ name }) => name));
+  const columns = info.map(({ name }) => name).filter((name) => there.size === 0 || there.has(name));
   const insert = `INSERT OR IGNORE INTO ${table} (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})`;
   let copied = 0;
   let lost = 0;

@@ -19,6 +19,8 @@ import { isSound, makeMissing, salvage, setAside } from './repair.js';
 
 /** Files up to this size are read whole at the start; in a larger one damage shows when it is met. */
 const CHECK_WHOLE_BYTES = 32 * 1024 * 1024;
+/** How far back a new run looks for decisions that an earlier one did not come to trim; rows. */
+const TRIM_BACKLOG = 50_000;
 
 interface Handles {
   mode: OpenReport['mode'];
@@ -45,6 +47,8 @@ export class SqliteStore implements Store {
   #heavy: Promise<unknown> = Promise.resolve();
   #trouble: StoreError | null = null;
   #dirty = false;
+  /** Up to this row decisions are trimmed; null before the first time. */
+  #trimmedTo: number | null = null;
 
   /** `onWriter` gets each writer handle as it is opened: tests make it misbehave. */
   constructor(file: string, now: () => number, onWriter: (writer: Database) => void = () => {}) {
@@ -97,7 +101,7 @@ export class SqliteStore implements Store {
     return this.#write(async ({ writer }) => {
       await writer.run(
         `INSERT INTO endpoints (id, name, base_url, api_key, headers, health_interval_ms, inference_timeout_secs,
-           notes, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+           notes, max_concurrency, deadlines, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
         ...configValues(config),
         config.registeredAt,
       );
@@ -109,11 +113,11 @@ export class SqliteStore implements Store {
     return this.#write(async ({ writer }) => {
       await writer.run(
         `UPDATE endpoints SET name = ?2, base_url = ?3, api_key = ?4, headers = ?5, health_interval_ms = ?6,
-           inference_timeout_secs = ?7, notes = ?8,
-           health = coalesce(?9, health),
-           engine_type = CASE WHEN ?9 IS NULL THEN engine_type END,
-           last_error = CASE WHEN ?9 IS NULL THEN last_error END,
-           error_count = CASE WHEN ?9 IS NULL THEN error_count ELSE 0 END
+           inference_timeout_secs = ?7, notes = ?8, max_concurrency = ?9, deadlines = ?10,
+           health = coalesce(?11, health),
+           engine_type = CASE WHEN ?11 IS NULL THEN engine_type END,
+           last_error = CASE WHEN ?11 IS NULL THEN last_error END,
+           error_count = CASE WHEN ?11 IS NULL THEN error_count ELSE 0 END
          WHERE id = ?1`,
         ...configValues(config),
         reset?.health ?? null,
@@ -154,6 +158,27 @@ export class SqliteStore implements Store {
       );
       this.#dirty = true;
       return result.changes ?? 0;
+    });
+  }
+
+  trimDecisions(keep: number, limit: number): Promise<number> {
+    return this.#write(async ({ writer }) => {
+      const newest = await writer.get<{ seq: number | null }>('SELECT max(seq) AS seq FROM requests');
+      const last = (newest?.seq ?? 0) - keep;
+      // Earlier runs have left little behind them.
+      this.#trimmedTo ??= Math.max(0, last - TRIM_BACKLOG);
+      const to = Math.min(last, this.#trimmedTo + limit);
+      if (to <= this.#trimmedTo) return 0;
+      await writer.run(
+        `UPDATE requests SET decision = NULL
+         WHERE seq > ? AND seq <= ? AND decision IS NOT NULL AND error IS NULL`,
+        this.#trimmedTo,
+        to,
+      );
+      const trimmed = to - this.#trimmedTo;
+      this.#trimmedTo = to;
+      this.#dirty = true;
+      return trimmed;
     });
   }
 
@@ -215,10 +240,9 @@ export class SqliteStore implements Store {
       if (version > MIGRATIONS.length) {
         throw new StoreError('newer', `${this.#file} was written by a newer version of Troupe`);
       }
-      const known = await writer.get<{ tables: number }>('SELECT count(*) AS tables FROM sqlite_master');
+      // What is missing is made as it was, before the migrations change it.
+      recreated = await makeMissing(writer, version);
       if (version < MIGRATIONS.length) await migrate(writer);
-      recreated = await makeMissing(writer);
-      if (known?.tables === 0) recreated = [];
     } catch (error) {
       await writer.close().catch(() => {});
       throw error;
@@ -364,10 +388,20 @@ export class SqliteStore implements Store {
   }
 }
 
-/** In the order of the columns, from `id` to `notes`. */
+/** In the order of the columns, from `id` to `deadlines`. */
 function configValues(config: EndpointConfig): (string | number | null)[] {
-  const { id, name, baseUrl, apiKey, headers, healthIntervalMs, inferenceTimeoutSecs, notes } = config;
-  return [id, name, baseUrl, apiKey, JSON.stringify(headers), healthIntervalMs, inferenceTimeoutSecs, notes];
+  return [
+    config.id,
+    config.name,
+    config.baseUrl,
+    config.apiKey,
+    JSON.stringify(config.headers),
+    config.healthIntervalMs,
+    config.inferenceTimeoutSecs,
+    config.notes,
+    config.maxConcurrency,
+    JSON.stringify(config.deadlines),
+  ];
 }
 
 const MOVED = 'the database file was moved away';

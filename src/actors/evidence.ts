@@ -1,0 +1,32 @@
+import type { EvidenceEvent } from '../machines/endpoint.js';
+import type { LeaseTable } from './leases.js';
+import { actorNamed, names, type System } from './names.js';
+import type { Roster } from './roster.js';
+
+export interface EvidenceDeps {
+  system: () => System;
+  roster: Roster;
+  leases: LeaseTable;
+}
+
+/**
+ * Tells an endpoint's actor what an attempt says of it. If that opens a circuit, the requests that wait behind it for
+ * their first byte go elsewhere at once.
+ */
+export function tellEvidence(
+  { system, roster, leases }: EvidenceDeps,
+  endpointId: string,
+  evidence: Omit<EvidenceEvent, 'type'>,
+): void {
+  const { modelId, what } = evidence;
+  const before = roster.facts(endpointId);
+  const wasOpen = before.circuit.state === 'open';
+  const wasModelOpen = before.modelCircuits[modelId]?.state === 'open';
+  actorNamed(system(), names.endpoint(endpointId))?.send({ type: 'evidence', ...evidence });
+  if (what === 'success' || what === 'rest') return;
+  const after = roster.facts(endpointId);
+  if (!wasOpen && after.circuit.state === 'open') leases.moveWaiting(endpointId, 'its circuit opened');
+  else if (!wasModelOpen && after.modelCircuits[modelId]?.state === 'open') {
+    leases.moveWaiting(endpointId, 'the circuit of its model opened', modelId);
+  }
+}

@@ -1,0 +1,429 @@
+import type { Books } from '../actors/books.js';
+import { tellEvidence } from '../actors/evidence.js';
+import type { House } from '../actors/house.js';
+import type { Lease, LeaseTable } from '../actors/leases.js';
+import { settle } from '../actors/settle.js';
+import { type Clock, pause } from '../clock.js';
+import type { Deadlines, QueueLimits } from '../config.js';
+import { type Candidate, type Choice, choose } from '../machines/choose.js';
+import type { AttemptEnd } from '../machines/classify.js';
+import { type Asked, allowanceMs, extraMs, NEW_PACE, type Pace } from '../machines/pace.js';
+import type { ApiKind } from '../machines/records.js';
+import { RetryBudget } from '../machines/retry-budget.js';
+import type { EndpointConfig } from '../persistence/store.js';
+import { rewriteBody } from './body.js';
+import { type ClientRequest, logLine } from './client-request.js';
+import { type Watched, wheel } from './deadlines.js';
+import { ApiError } from './errors.js';
+import { headerSafe, upstreamHeaders } from './headers.js';
+import { type AttemptDeadlines, relay, type Seen, type Unsent } from './relay.js';
+import type { Upstreams } from './upstreams.js';
+
+export interface FailoverDeps {
+  house: House;
+  books: Books;
+  leases: LeaseTable;
+  upstreams: Upstreams;
+  clock: Clock;
+  random: () => number;
+  deadlines: Deadlines;
+  queue: QueueLimits;
+  log: { info(details: object, message: string): void };
+}
+
+/** An endpoint that was chosen, and the place that was taken there. */
+interface Turn {
+  choice: Choice;
+  candidate: Candidate;
+  lease: Lease;
+  asked: Asked;
+  pace: Pace;
+  /** How long it may wait for its first byte before that says something of the endpoint, ms. */
+  allowanceMs: number;
+}
+
+/** Answers that somebody else may do better than. All others are the client's business, or the endpoint's last word. */
+const ELSEWHERE: ReadonlySet<number> = new Set([408, 409, 425, 429, 500, 502, 503, 504]);
+/** A retry that the budget does not allow waits so long for it, or for proof that the next endpoint is well. */
+const BUDGET_PATIENCE_MS = 1000;
+const BUDGET_LOOK_MS = 25;
+/** Bodies that are kept for another endpoint, all together. */
+const MOST_KEPT_BYTES = 512 * 1024 * 1024;
+/** Longest rest that an endpoint gets for asking, and the one of a 429 that does not say. */
+const MOST_REST_MS = 30_000;
+const REST_MS = 1000;
+
+/**
+ * Sees requests through: chooses, waits for a turn, forwards, and until the client has got the first byte asks the
+ * next best endpoint where one fails.
+ */
+export function failoverOf(deps: FailoverDeps) {
+  const { house, books, leases, upstreams, clock, random, deadlines, queue } = deps;
+  const { catalogue, roster, waiting } = house;
+  const evidence = { system: () => house.system, roster, leases };
+  const budget = new RetryBudget();
+  /** Endpoints (by URL) that refuse `include_usage` and answer well without. */
+  const refusesUsage = new Set<string>();
+  let keptBytes = 0;
+
+  const nameOf = (id: string) => roster.config(id)?.name ?? id;
+
+  /** The end of a request: its row, every number it moves, its line. Once. */
+  function finish(request: ClientRequest, end: AttemptEnd): void {
+    if (request.settled) return;
+    request.settled = true;
+    const record = request.record(end, clock.now(), clock.mono(), nameOf);
+    settle(house.system, books, record);
+    deps.log.info(logLine(record), 'request');
+  }
+
+  function look(request: ClientRequest): Choice {
+    const candidates = catalogue.candidates(request.accepted.scanned.model, clock.mono());
+    return choose(candidates, random, request.tried);
+  }
+
+  /** Takes the place that was chosen, in the same step. */
+  function take(request: ClientRequest, choice: Choice, candidate: Candidate): Turn {
+    const { endpointId, modelId } = candidate;
+    const { paces, loaded } = roster.facts(endpointId);
+    const asked: Asked = {
+      promptBytes: request.promptBytes,
+      stream: request.accepted.scanned.stream,
+      cold: loaded !== null && !loaded.includes(modelId),
+    };
+    const pace = paces[modelId] ?? NEW_PACE;
+    const allowed = allowanceMs(pace, asked);
+    const lease = leases.open({
+      endpointId,
+      modelId,
+      trial: choice.trial,
+      sentAt: clock.mono(),
+      allowanceMs: allowed,
+      abort: () => request.running?.end('the endpoint was removed', 'upstream_broken'),
+      move: (reason) => {
+        if (mayGoElsewhere(request)) request.running?.move(reason);
+      },
+    });
+    request.choice = choice;
+    return { choice, candidate, lease, asked, pace, allowanceMs: allowed };
+  }
+
+  /** Whether somebody else could be asked if this attempt failed. */
+  function mayGoElsewhere(request: ClientRequest): boolean {
+    if (!request.repeatable || request.gone) return false;
+    const { chosen, full } = look(request);
+    return chosen !== undefined || full;
+  }
+
+  /** A place at an endpoint, at once or when it is its turn; or why there is none. */
+  async function nextTurn(request: ClientRequest): Promise<Turn | ApiError | 'left'> {
+    const { model } = request.accepted.scanned;
+    const choice = look(request);
+    const isRetry = request.tried.size > 0;
+    if (choice.chosen !== undefined && (isRetry || waiting.ahead(model) === 0)) {
+      return take(request, choice, choice.chosen);
+    }
+    request.choice = choice;
+    if (choice.chosen === undefined && !choice.full && !waiting.mayHope(model)) return nobody(model, choice);
+    if (waiting.size >= queue.max) return tooMany(model);
+    const expected = waiting.expectedMs(model);
+    if (queue.timeoutMs > 0 && expected !== null && expected > queue.timeoutMs) return tooLong(model);
+    return waitForTurn(request);
+  }
+
+  function waitForTurn(request: ClientRequest): Promise<Turn | ApiError | 'left'> {
+    const { id, key, scanned } = request.accepted;
+    const { model } = scanned;
+    const ticket = { id, model, key };
+    const since = clock.mono();
+    request.phase = 'queued';
+    request.endpointId = null;
+    return new Promise((resolve) => {
+      const over = (what: Turn | ApiError | 'left') => {
+        wheel.forget(patience);
+        request.reply.socket.off('close', onLeft);
+        waiting.leave(ticket);
+        request.queuedMs += clock.mono() - since;
+        resolve(what);
+      };
+      const onLeft = () => over('left');
+      const patience: Watched = {
+        dueAt: wheel.after(queue.timeoutMs),
+        due: () => over(tooLong(model)),
+      };
+      wheel.watch(patience);
+      request.reply.socket.on('close', onLeft);
+      waiting.enter({
+        ticket,
+        tried: request.tried,
+        begin: (choice) => over(take(request, choice, choice.chosen as Candidate)),
+        giveUp: (why) =>
+          over(
+            why === 'nobody'
+              ? nobody(model, look(request))
+              : new ApiError('shutting_down', 'the server is shutting down'),
+          ),
+      });
+      // Somebody may wait for an endpoint that this one does not need.
+      waiting.pump();
+    });
+  }
+
+  function tooMany(model: string): ApiError {
+    return new ApiError('queue_full', `${queue.max} requests wait already: come back later`, {
+      headers: { 'retry-after': String(waiting.retryAfterSecs(model)) },
+    });
+  }
+
+  function tooLong(model: string): ApiError {
+    return new ApiError(
+      'queue_timeout',
+      `no endpoint had room for the model ${JSON.stringify(model)} within ${queue.timeoutMs} ms`,
+      { param: 'model', headers: { 'retry-after': String(waiting.retryAfterSecs(model)) } },
+    );
+  }
+
+  /** True once the budget allows a retry, or the next endpoint has just proved that it is well. */
+  async function mayRetry(request: ClientRequest): Promise<boolean> {
+    const until = clock.mono() + BUDGET_PATIENCE_MS;
+    for (;;) {
+      const now = clock.mono();
+      if (budget.mayRetry(now) || look(request).chosen?.proven === true) {
+        budget.noteRetry(now);
+        return true;
+      }
+      if (request.gone || now > until) return false;
+      await pause(BUDGET_LOOK_MS);
+    }
+  }
+
+  /** One attempt at the endpoint of a turn; null if the client has got something of it, or is gone. */
+  function attempt(request: ClientRequest, turn: Turn, counts: boolean): Promise<Unsent | null> {
+    const { candidate, lease, asked, pace } = turn;
+    const { endpointId, modelId } = candidate;
+    const config = roster.config(endpointId) as EndpointConfig;
+    const { scanned, route, rawHeaders, requestId } = request.accepted;
+    const startedAt = clock.mono();
+    const tried = { config, modelId, startedAt };
+    const model = modelId === scanned.model ? {} : { model: modelId };
+    const addUsage =
+      scanned.stream &&
+      asksUsage(route.kind) &&
+      scanned.usage !== 'asked' &&
+      !refusesUsage.has(config.baseUrl);
+    const plain = joined(rewriteBody(request.body, scanned, model));
+    const { pool, prefix } = upstreams.target(config.id, config.baseUrl);
+    request.tried.add(endpointId);
+    request.endpointId = endpointId;
+    request.phase = 'connecting';
+    request.sentAt = startedAt;
+    const running = relay({
+      pool,
+      fresh: () => upstreams.fresh(config.baseUrl),
+      path: prefix + route.path,
+      headers: upstreamHeaders(rawHeaders, config, requestId),
+      body: addUsage ? joined(rewriteBody(request.body, scanned, { ...model, addUsage })) : plain,
+      plainBody: addUsage ? plain : null,
+      kind: route.kind,
+      stream: scanned.stream,
+      deadlines: deadlinesOf(deadlines, config, modelId, pace, asked),
+      clock,
+      reply: request.reply,
+      ownHeaders: () => request.reply.headers(headerSafe(config.name)),
+      keepsBack: (status) => counts && ELSEWHERE.has(status) && mayGoElsewhere(request),
+      sent: () => {
+        request.phase = 'waiting';
+      },
+      byteCame: (first) => {
+        if (first) lease.answered(clock.mono());
+        else lease.touch(wheel.now);
+      },
+      begins: () => {
+        request.phase = 'streaming';
+        request.reply.begins();
+        request.freeBody();
+      },
+      settle: (end, seen, final) => {
+        lease.close();
+        const mono = clock.mono();
+        request.noteAttempt(end, seen, tried, mono);
+        if (counts) {
+          if (final) finish(request, end);
+          tell(turn, end, seen, mono - startedAt);
+        }
+        // There is room for somebody who waits.
+        waiting.pump();
+      },
+      refusesUsage: () => refusesUsage.add(config.baseUrl),
+    });
+    request.running = running;
+    return running.done;
+  }
+
+  /** What the attempt says of its endpoint. */
+  function tell(turn: Turn, end: AttemptEnd, seen: Seen, waitedMs: number): void {
+    const { endpointId, modelId } = turn.candidate;
+    const mono = clock.mono();
+    const told = { modelId, mono, chance: random(), restMs: restOf(seen), sample: null };
+    if (told.restMs > 0) {
+      tellEvidence(evidence, endpointId, { ...told, what: 'rest' });
+      return;
+    }
+    const what = evidenceOf(end, waitedMs > turn.allowanceMs);
+    if (what === null) return;
+    const { firstByteMs } = seen;
+    const sample =
+      what === 'success' && firstByteMs !== null
+        ? { ...turn.asked, firstByteMs, durationMs: waitedMs }
+        : null;
+    tellEvidence(evidence, endpointId, { ...told, what, sample });
+  }
+
+  /** Nobody is asked any more: the last answer of an endpoint as it was, or an error that names who was tried. */
+  function giveUp(request: ClientRequest, failed: Failed[], refused: ApiError | null): void {
+    const answered = failed.findLast(({ unsent }) => unsent.answer !== null);
+    const answer = answered?.unsent.answer ?? null;
+    if (answered !== undefined && answer !== null) {
+      finish(request, { how: 'refused', status: answer.status });
+      request.reply.answer(answer, headerSafe(answered.name));
+      return;
+    }
+    const last = failed[failed.length - 1];
+    const error =
+      last === undefined
+        ? (refused as ApiError)
+        : new ApiError(
+            last.unsent.code,
+            failed.map(({ name, unsent }) => `${name}: ${unsent.message}`).join('; '),
+          );
+    const told = failed.length === 1 ? (last?.unsent.message ?? error.message) : error.message;
+    const ended = last?.unsent.ended === true;
+    finish(request, { how: ended ? 'ended' : 'broken', status: error.status, error: told });
+    request.reply.error(error, last === undefined ? null : headerSafe(last.name));
+  }
+
+  /** From the first choice to the last byte. */
+  async function serve(request: ClientRequest): Promise<void> {
+    budget.noteRequest(clock.mono());
+    keep(request);
+    const failed: Failed[] = [];
+    for (;;) {
+      const turn = await nextTurn(request);
+      if (turn === 'left') {
+        finish(request, { how: 'left', status: null });
+        return;
+      }
+      if (turn instanceof ApiError) return giveUp(request, failed, turn);
+      const unsent = await attempt(request, turn, true);
+      if (unsent === null || request.settled) return;
+      if (request.left) {
+        finish(request, { how: 'left', status: null });
+        return;
+      }
+      failed.push({ name: nameOf(turn.candidate.endpointId), unsent });
+      if (unsent.ended || !mayGoElsewhere(request)) return giveUp(request, failed, null);
+      if (!unsent.moved && !(await mayRetry(request))) return giveUp(request, failed, null);
+    }
+  }
+
+  /** Counts a body as kept until the request has begun or is over; one too many is not kept past its first attempt. */
+  function keep(request: ClientRequest): void {
+    const bytes = request.body.length;
+    if (keptBytes + bytes > MOST_KEPT_BYTES) {
+      request.repeatable = false;
+      return;
+    }
+    keptBytes += bytes;
+    request.onFree = () => {
+      keptBytes -= bytes;
+    };
+  }
+
+  return {
+    serve,
+    finish,
+
+    /** One attempt at one endpoint, counted nowhere. */
+    async tryOut(request: ClientRequest, candidate: Candidate): Promise<void> {
+      const choice: Choice = { chosen: candidate, trial: false, full: false, judged: [] };
+      const unsent = await attempt(request, take(request, choice, candidate), false);
+      if (unsent === null) return;
+      const name = nameOf(candidate.endpointId);
+      request.reply.error(new ApiError(unsent.code, `${name}: ${unsent.message}`), headerSafe(name));
+    },
+  };
+}
+
+interface Failed {
+  name: string;
+  unsent: Unsent;
+}
+
+/** Null: it says nothing. A client that left says nothing either, but after too long a wait for the first byte. */
+function evidenceOf(end: AttemptEnd, waitedTooLong: boolean): 'success' | 'transport' | 'answer' | null {
+  switch (end.how) {
+    case 'complete':
+      return 'success';
+    case 'refused':
+      return end.status >= 500 ? 'answer' : null;
+    case 'broken':
+      return end.answered === true ? 'answer' : 'transport';
+    case 'left':
+      return end.status === null && waitedTooLong ? 'transport' : null;
+    case 'ended':
+    case 'moved':
+      return null;
+  }
+}
+
+/** How long the endpoint asked to be left alone, ms; 0 if it did not. */
+function restOf({ statusCode, retryAfter }: Seen): number {
+  if (statusCode !== 429 && statusCode !== 503) return 0;
+  if (retryAfter === null) return statusCode === 429 ? REST_MS : 0;
+  const secs = /^\d+$/.test(retryAfter) ? Number(retryAfter) : (Date.parse(retryAfter) - Date.now()) / 1000;
+  return Number.isFinite(secs) ? Math.min(MOST_REST_MS, Math.max(0, secs * 1000)) : REST_MS;
+}
+
+/** The most specific deadline that is set; the one to the first byte grows with what is known of such requests. */
+function deadlinesOf(
+  global: Deadlines,
+  config: EndpointConfig,
+  modelId: string,
+  pace: Pace,
+  asked: Asked,
+): AttemptDeadlines {
+  const own = config.deadlines;
+  const ofModel = own.models !== undefined && Object.hasOwn(own.models, modelId) ? own.models[modelId] : {};
+  const set = { ...own, ...ofModel };
+  const total = config.inferenceTimeoutSecs > 0 ? config.inferenceTimeoutSecs * 1000 : global.totalMs;
+  const firstByte = set.first_byte_ms ?? (asked.stream ? global.firstByteMs : global.firstByteWholeMs);
+  return {
+    connectMs: set.connect_ms ?? global.connectMs,
+    firstByteMs: firstByte === 0 ? 0 : Math.round(firstByte + extraMs(pace, asked)),
+    idleMs: set.idle_ms ?? global.idleMs,
+    totalMs: set.total_ms ?? total,
+  };
+}
+
+function nobody(model: string, { judged }: Choice): ApiError {
+  const told = new Map<string, number>();
+  let restMs = 0;
+  for (const { candidate, reason } of judged) {
+    if (reason !== null) told.set(reason, (told.get(reason) ?? 0) + 1);
+    if (candidate.restMs > 0) restMs = restMs === 0 ? candidate.restMs : Math.min(restMs, candidate.restMs);
+  }
+  const why = [...told].map(([reason, count]) => `${count} ${reason}`).join(', ');
+  return new ApiError(
+    'no_endpoint_available',
+    `no endpoint can serve the model ${JSON.stringify(model)} now (${why})`,
+    { param: 'model', headers: { 'retry-after': String(restMs > 0 ? Math.ceil(restMs / 1000) : 5) } },
+  );
+}
+
+function asksUsage(kind: ApiKind): boolean {
+  return kind === 'chat_completions' || kind === 'completions';
+}
+
+function joined(slices: Buffer[]): Buffer {
+  return slices.length === 1 ? (slices[0] as Buffer) : Buffer.concat(slices);
+}

@@ -1,0 +1,110 @@
+import { fromStore } from '@xstate/store';
+
+/** A waiting request. `key` says whose it is (an opaque text); `id` is unique. */
+export interface Ticket {
+  id: string;
+  model: string;
+  key: string;
+}
+
+/** The waiting requests of one key for one model, in order of arrival; never empty. */
+export interface Lane {
+  readonly key: string;
+  readonly ids: readonly string[];
+}
+
+/** Who waits, by model; the first lane is the one whose turn it is. */
+export interface QueueState {
+  /** A map, because clients choose the names and one may call itself `__proto__`. */
+  readonly lanes: ReadonlyMap<string, readonly Lane[]>;
+  /** Waiting for any model. */
+  readonly size: number;
+}
+
+/** The actor of the waiting requests. */
+export const queueLogic = fromStore({
+  context: (input: { tickets: Ticket[] }) => ({ queue: queueOf(input.tickets) }),
+  on: {
+    entered: (context, event: { ticket: Ticket }) => ({ queue: enqueue(context.queue, event.ticket) }),
+    left: (context, event: { id: string; model: string }) => ({
+      queue: leave(context.queue, event.id, event.model),
+    }),
+    taken: (context, event: { model: string }) => ({ queue: take(context.queue, event.model) }),
+  },
+});
+
+/** A queue nobody waits in. */
+export function emptyQueue(): QueueState {
+  return { lanes: new Map(), size: 0 };
+}
+
+/** The queue of these tickets, given in order of arrival: what `enqueue` makes of them, in one go. */
+export function queueOf(tickets: Iterable<Ticket>): QueueState {
+  const models = new Map<string, Map<string, Set<string>>>();
+  for (const { id, model, key } of tickets) {
+    const keys = models.get(model) ?? new Map<string, Set<string>>();
+    models.set(model, keys.set(key, (keys.get(key) ?? new Set()).add(id)));
+  }
+  const lanes = new Map<string, Lane[]>();
+  let size = 0;
+  for (const [model, keys] of models) {
+    lanes.set(
+      model,
+      [...keys].map(([key, ids]) => ({ key, ids: [...ids] })),
+    );
+    for (const ids of keys.values()) size += ids.size;
+  }
+  return { lanes, size };
+}
+
+/** Last in its key's lane; a new lane goes behind the others. The same object if it waits already. */
+export function enqueue(queue: QueueState, { id, model, key }: Ticket): QueueState {
+  const lanes = lanesOf(queue, model);
+  const place = lanes.findIndex((lane) => lane.key === key);
+  const lane = lanes[place];
+  if (lane === undefined) return withLanes(queue, model, [...lanes, { key, ids: [id] }], 1);
+  // A ticket may come twice: with the seed after a restart, and as the event that was on its way.
+  if (lane.ids.includes(id)) return queue;
+  return withLanes(queue, model, lanes.with(place, { key, ids: [...lane.ids, id] }), 1);
+}
+
+/** Without this ticket; its key keeps its place in the round. The same object if it does not wait. */
+export function leave(queue: QueueState, id: string, model: string): QueueState {
+  const lanes = lanesOf(queue, model);
+  const place = lanes.findIndex(({ ids }) => ids.includes(id));
+  const lane = lanes[place];
+  if (lane === undefined) return queue;
+  const ids = lane.ids.filter((each) => each !== id);
+  const rest = ids.length === 0 ? lanes.toSpliced(place, 1) : lanes.with(place, { key: lane.key, ids });
+  return withLanes(queue, model, rest, -1);
+}
+
+/** Round robin over keys, within a key first come first served; undefined means nobody waits. */
+export function next(queue: QueueState, model: string): string | undefined {
+  return lanesOf(queue, model)[0]?.ids[0];
+}
+
+/** Without `next`, its key behind the other keys. The same object if nobody waits. */
+export function take(queue: QueueState, model: string): QueueState {
+  const [lane, ...others] = lanesOf(queue, model);
+  if (lane === undefined) return queue;
+  const ids = lane.ids.slice(1);
+  return withLanes(queue, model, ids.length === 0 ? others : [...others, { key: lane.key, ids }], -1);
+}
+
+/** How many wait for this model. */
+export function ahead(queue: QueueState, model: string): number {
+  return lanesOf(queue, model).reduce((sum, { ids }) => sum + ids.length, 0);
+}
+
+function lanesOf(queue: QueueState, model: string): readonly Lane[] {
+  return queue.lanes.get(model) ?? [];
+}
+
+function withLanes(queue: QueueState, model: string, lanes: readonly Lane[], change: number): QueueState {
+  const all = new Map(queue.lanes);
+  // Models come and go with the clients' spelling: an empty one must not stay.
+  if (lanes.length === 0) all.delete(model);
+  else all.set(model, lanes);
+  return { lanes: all, size: queue.size + change };
+}
