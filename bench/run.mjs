@@ -1,18 +1,23 @@
 // The parts in order; each prints a table of its own and cleans up after itself.
 import { cpuPerRequest } from './cpu-per-request.mjs';
+import { leave } from './leave.mjs';
 import { overview } from './overview.mjs';
+import { soak } from './soak.mjs';
 import { start } from './start.mjs';
 import { streams } from './streams.mjs';
 
-const PARTS = { requests: cpuPerRequest, streams, start, overview };
+const PARTS = { requests: cpuPerRequest, streams, start, overview, leave };
+/** Takes ten minutes: only by its name. */
+const LONG_PARTS = { soak };
 
 export async function bench(names) {
   const wanted = names.length === 0 ? Object.keys(PARTS) : names;
-  const unknown = wanted.filter((name) => !(name in PARTS));
+  const all = { ...PARTS, ...LONG_PARTS };
+  const unknown = wanted.filter((name) => !(name in all));
   if (unknown.length > 0) {
-    console.error(`no part is called ${unknown.join(', ')}; there are ${Object.keys(PARTS).join(', ')}`);
+    console.error(`no part is called ${unknown.join(', ')}; there are ${Object.keys(all).join(', ')}`);
     process.exit(2);
   }
-  for (const name of wanted) await PARTS[name]();
+  for (const name of wanted) await all[name]();
   process.exit(0);
 }

@@ -201,7 +201,13 @@ export function failoverOf(deps: FailoverDeps) {
   function attempt(request: ClientRequest, turn: Turn, counts: boolean): Promise<Unsent | null> {
     const { candidate, lease, asked, pace } = turn;
     const { endpointId, modelId } = candidate;
-    const config = roster.config(endpointId) as EndpointConfig;
+    const config = roster.config(endpointId);
+    if (config === undefined) {
+      lease.close();
+      request.tried.add(endpointId);
+      const message = 'the endpoint was removed';
+      return Promise.resolve({ code: 'upstream_broken', message, answer: null, moved: true, ended: false });
+    }
     const { scanned, route, rawHeaders, requestId } = request.accepted;
     const startedAt = clock.mono();
     const tried = { config, modelId, startedAt };
