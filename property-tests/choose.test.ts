@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { type Candidate, choose } from '../src/machines/choose.js';
+import { type Candidate, choose, loadOf } from '../src/machines/choose.js';
 
 const STATUSES = ['pending', 'online', 'offline', 'error', 'draining', 'quarantined'] as const;
 
@@ -12,7 +12,7 @@ const PLAIN: Candidate = {
   maxConcurrency: null,
   circuit: 'closed',
   onTrial: false,
-  streak: 0,
+  freshFailureRate: 0,
   failureRate: 0,
   proven: false,
   restMs: 0,
@@ -74,6 +74,272 @@ test('ties are fair: each of n equals is taken about once in n times', () => {
     }),
     { numRuns: 15 },
   );
+});
+
+const rarely = fc.nat(3).map((n) => n === 0);
+
+/** Everything that the chooser looks at; small numbers, so that ties, full ones and trials are common. */
+const anyone: fc.Arbitrary<Omit<Candidate, 'endpointId' | 'modelId'>> = fc.record({
+  status: fc.oneof(
+    { weight: 6, arbitrary: fc.constant('online' as const) },
+    { weight: 3, arbitrary: fc.constant('error' as const) },
+    { weight: 1, arbitrary: fc.constantFrom(...STATUSES) },
+  ),
+  active: fc.nat(3),
+  maxConcurrency: fc.oneof(fc.constant(null), fc.integer({ min: 1, max: 3 })),
+  circuit: fc.oneof(
+    { weight: 3, arbitrary: fc.constant('closed' as const) },
+    { weight: 2, arbitrary: fc.constantFrom('open' as const, 'half_open' as const) },
+  ),
+  onTrial: rarely,
+  freshFailureRate: fc.constantFrom(0, 0, 0.2, 1),
+  failureRate: fc.constantFrom(0, 0.1, 0.5, 1),
+  proven: fc.boolean(),
+  restMs: fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.nat(500) }),
+  hung: rarely,
+});
+
+interface Case {
+  all: Candidate[];
+  tried: Set<string>;
+}
+
+/** Half of the runs give all the same health, so that those who differ in nothing else meet. */
+const cases: fc.Arbitrary<Case> = fc
+  .tuple(
+    fc.array(fc.tuple(anyone, rarely), { maxLength: 6, size: 'max' }),
+    fc.oneof(
+      { weight: 1, arbitrary: fc.constant({}) },
+      { weight: 1, arbitrary: fc.constantFrom<Partial<Candidate>>(...shared()) },
+    ),
+    fc.boolean(),
+  )
+  .map(([list, same, isRetry]) => ({
+    all: list.map(([one], i) => ({ endpointId: `e${i}`, modelId: 'm', ...one, ...same })),
+    tried: new Set(list.flatMap(([, tried], i) => (tried && isRetry ? [`e${i}`] : []))),
+  }));
+
+function shared(): Partial<Candidate>[] {
+  const well = { status: 'online', restMs: 0 } as const;
+  return [
+    { ...well, circuit: 'closed', hung: false },
+    { ...well, circuit: 'open' },
+    { ...well, circuit: 'half_open' },
+    { circuit: 'half_open', onTrial: false, restMs: 0 },
+    { ...well, circuit: 'closed', hung: true },
+    { status: 'error', circuit: 'closed', restMs: 0 },
+  ];
+}
+
+/** What the request may not go to, whoever else there is. */
+function isOut({ endpointId, status, restMs }: Candidate, tried: ReadonlySet<string>): boolean {
+  return tried.has(endpointId) || !['online', 'error'].includes(status) || restMs > 0;
+}
+
+function isFull({ active, maxConcurrency }: Candidate): boolean {
+  return maxConcurrency !== null && active >= maxConcurrency;
+}
+
+/** A half-open one that may have its trial now. */
+function isTrial(one: Candidate): boolean {
+  return one.circuit === 'half_open' && !one.onTrial && !isFull(one);
+}
+
+const isHealthy = (one: Candidate) => one.circuit === 'closed' && !one.hung && one.status === 'online';
+
+/** Those that are best in the order healthy, hung, in error, hung and in error, behind a circuit: full ones too. */
+function bestOf(able: Candidate[]): Candidate[] {
+  const closed = able.filter(({ circuit }) => circuit === 'closed');
+  const tiers = (['online', 'error'] as const).flatMap((wanted) =>
+    [false, true].map((isHung) => closed.filter(({ status, hung }) => status === wanted && hung === isHung)),
+  );
+  const behind = able.filter((one) => one.circuit !== 'closed' && !isTrial(one));
+  return [...tiers, behind].find((tier) => tier.length > 0) ?? [];
+}
+
+/** Runs a law on many cases, and says of how many it had something to say. */
+function law(
+  check: (seen: Case & { able: Candidate[]; choice: ReturnType<typeof choose> }) => boolean,
+  numRuns = 2000,
+): void {
+  let told = 0;
+  fc.assert(
+    fc.property(cases, chances, ({ all, tried }, list) => {
+      const before = structuredClone(all);
+      const choice = choose(all, drawing(list), tried);
+      expect(all).toEqual(before);
+      const able = all.filter((one) => !isOut(one, tried));
+      if (check({ all, tried, able, choice })) told += 1;
+    }),
+    { numRuns },
+  );
+  expect(told).toBeGreaterThan(numRuns / 100);
+}
+
+test('nobody is chosen who was tried, rests, drains, is quarantined, offline or pending, or has no room', () => {
+  law(({ able, choice: { chosen } }) => {
+    if (chosen === undefined) return false;
+    expect(able).toContain(chosen);
+    expect(isFull(chosen)).toBe(false);
+    return true;
+  });
+});
+
+test('a half-open circuit gets one trial at a time, at once for a new request, and never where one in error would jump an online one', () => {
+  law(({ able, tried, choice: { chosen, trial } }) => {
+    expect(trial).toBe(chosen !== undefined && isTrial(chosen));
+    if (trial && chosen?.status === 'error') {
+      expect(able.filter((one) => one.status === 'online' && one.circuit === 'closed')).toEqual([]);
+    }
+    // Beside a trial that runs somebody is sent to a half-open one only as the last resort.
+    if (chosen?.circuit === 'half_open' && !trial) {
+      expect(able.filter((one) => one.circuit === 'closed' || isTrial(one))).toEqual([]);
+    }
+    const waiting = able.some((one) => isTrial(one) && one.status === 'online');
+    if (waiting && tried.size === 0) expect(trial).toBe(true);
+    return waiting || trial;
+  });
+});
+
+test('of two half-open ones the online one has its trial before the one in error', () => {
+  law(({ able, choice: { chosen, trial } }) => {
+    const online = able.some((one) => isTrial(one) && one.status === 'online');
+    if (!trial || !online) return false;
+    expect(chosen?.status).toBe('online');
+    return true;
+  });
+});
+
+test('a retry is no trial where anybody else serves', () => {
+  law(({ able, tried, choice: { chosen, trial } }) => {
+    if (tried.size === 0 || !able.some(({ circuit }) => circuit === 'closed')) return false;
+    expect(trial).toBe(false);
+    expect(chosen === undefined || chosen.circuit === 'closed').toBe(true);
+    return true;
+  });
+});
+
+test('where a healthy one has room, a healthy one is chosen or a trial', () => {
+  law(({ able, choice: { chosen, trial } }) => {
+    if (!able.some((one) => isHealthy(one) && !isFull(one))) return false;
+    expect(chosen).toBeDefined();
+    expect(trial || isHealthy(chosen as Candidate)).toBe(true);
+    return true;
+  });
+});
+
+test('a hung one is chosen only where nobody better is', () => {
+  law(({ able, choice: { chosen, trial } }) => {
+    if (chosen === undefined || trial || chosen.circuit !== 'closed' || !chosen.hung) return false;
+    expect(able.filter(isHealthy)).toEqual([]);
+    const better = able.filter((one) => one.circuit === 'closed' && !one.hung);
+    expect(better.filter(({ status }) => status === chosen.status)).toEqual([]);
+    return true;
+  });
+});
+
+test('one in error is chosen only where no online one serves', () => {
+  law(({ able, choice: { chosen, trial } }) => {
+    if (chosen?.status !== 'error' || (chosen.circuit !== 'closed' && !trial)) return false;
+    expect(able.filter((one) => one.status === 'online' && one.circuit === 'closed')).toEqual([]);
+    return true;
+  });
+});
+
+test('where every circuit is open, the one with room and the least share of failures is chosen', () => {
+  law(({ able, choice: { chosen, trial } }) => {
+    const roomy = able.filter((one) => !isFull(one));
+    const behind = able.every(
+      (one) => one.circuit === 'open' || (one.circuit === 'half_open' && one.onTrial),
+    );
+    if (roomy.length === 0 || !behind) return false;
+    expect(trial).toBe(false);
+    expect(roomy).toContain(chosen);
+    expect(chosen?.failureRate).toBe(Math.min(...roomy.map(({ failureRate }) => failureRate)));
+    return true;
+  });
+});
+
+test('it is full exactly where nobody is chosen though one of the best would do if it had room', () => {
+  let full = 0;
+  let none = 0;
+  law(({ able, tried, choice }) => {
+    const best = bestOf(able);
+    const trials = able.filter(isTrial);
+    // What has room is chosen, but a trial for a retry.
+    const servable = best.some((one) => !isFull(one));
+    const triable =
+      trials.length > 0 && (tried.size === 0 || best.every(({ circuit }) => circuit !== 'closed'));
+    if (servable) expect(choice.chosen).toBeDefined();
+    expect(choice.full).toBe(choice.chosen === undefined && best.length > 0);
+    if (choice.full) {
+      expect(best.every(isFull)).toBe(true);
+      const freed = able.map((one) => (one === best[0] ? { ...one, active: 0 } : one));
+      expect(choose(freed, () => 0, tried).chosen).toBeDefined();
+      full += 1;
+    }
+    if (choice.chosen === undefined && !choice.full) {
+      expect(best).toEqual([]);
+      expect(triable).toBe(false);
+      none += 1;
+    }
+    return true;
+  });
+  expect(full).toBeGreaterThan(20);
+  expect(none).toBeGreaterThan(20);
+});
+
+test('whoever could not be chosen has a reason that is true, and whoever could be, or is, has none', () => {
+  const seen = new Set<string>();
+  law(({ all, tried, able, choice: { chosen, judged } }) => {
+    expect(judged.map(({ candidate }) => candidate)).toEqual(all);
+    const best = bestOf(able);
+    for (const { candidate, reason } of judged) {
+      const could = candidate === chosen || (best.includes(candidate) && !isFull(candidate));
+      expect(reason === null).toBe(could);
+      if (reason !== null) expect([reason, isTrue(reason, candidate, tried)]).toEqual([reason, true]);
+      seen.add(String(reason));
+    }
+    return true;
+  });
+  expect([...seen].sort()).toEqual(
+    ['null', 'at_capacity', 'circuit_open', 'draining', 'error', 'hung', 'offline', 'on_trial', 'pending']
+      .concat('quarantined', 'resting', 'tried')
+      .sort(),
+  );
+});
+
+function isTrue(reason: string, one: Candidate, tried: ReadonlySet<string>): boolean {
+  switch (reason) {
+    case 'tried':
+      return tried.has(one.endpointId);
+    case 'resting':
+      return one.restMs > 0;
+    case 'circuit_open':
+      return one.circuit !== 'closed';
+    case 'on_trial':
+      return one.circuit !== 'closed' && one.onTrial;
+    case 'hung':
+      return one.hung;
+    case 'at_capacity':
+      return isFull(one);
+    default:
+      return one.status === reason;
+  }
+}
+
+test('nobody who has just failed often is preferred to one that is as busy and has not', () => {
+  law(({ able, choice: { chosen, trial } }) => {
+    if (chosen === undefined || trial || chosen.circuit !== 'closed') return false;
+    const peers = bestOf(able).filter((one) => !isFull(one));
+    if (peers.length < 2) return false;
+    expect(
+      chosen.freshFailureRate > 0 &&
+        peers.some((one) => one.active <= chosen.active && one.freshFailureRate === 0),
+    ).toBe(false);
+    expect(loadOf(chosen)).toBe(Math.min(...peers.map(loadOf)));
+    return true;
+  });
 });
 
 /** Mulberry32. */

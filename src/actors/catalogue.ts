@@ -1,5 +1,5 @@
 import type { Candidate } from '../machines/choose.js';
-import { failureRate, NEW_CIRCUIT, worse } from '../machines/circuit.js';
+import { failureRate, freshFailureRate, NEW_CIRCUIT, worse } from '../machines/circuit.js';
 import type { LeaseTable } from './leases.js';
 import type { Roster } from './roster.js';
 
@@ -45,9 +45,9 @@ export function catalogueOf(roster: Roster, leases: LeaseTable): Catalogue {
       maxConcurrency: roster.config(endpointId)?.maxConcurrency ?? null,
       circuit: worse(circuit.state, ofModel.state),
       onTrial: leases.isOnTrial(endpointId),
-      streak: Math.max(circuit.streak, ofModel.streak),
       proven: circuit.seen > 0 && circuit.streak === 0 && ofModel.streak === 0,
       failureRate: Math.max(failureRate(circuit), failureRate(ofModel)),
+      freshFailureRate: Math.max(freshFailureRate(circuit, mono), freshFailureRate(ofModel, mono)),
       restMs: Math.max(0, (resting[modelId] ?? 0) - mono),
       hung: leases.isHung(endpointId, mono),
     };

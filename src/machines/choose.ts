@@ -13,9 +13,9 @@ export interface Candidate {
   circuit: CircuitState;
   /** A trial of a half-open circuit is under way. */
   onTrial: boolean;
-  /** Failures in a row, and their share in the last twenty outcomes. */
-  streak: number;
+  /** Share of failures in the last twenty outcomes; and the same while it is fresh, else 0. */
   failureRate: number;
+  freshFailureRate: number;
   /** Its newest outcome was a success. */
   proven: boolean;
   /** ms for which it asked to be left alone; 0 if it did not. */
@@ -55,8 +55,8 @@ export interface Choice {
   judged: readonly Judged[];
 }
 
-/** A failure in a row weighs like so many requests in flight: failing fast is not being free. */
-const STREAK_WEIGHT = 2;
+/** A box that fails all the time counts as this much busier than it is. */
+const MOST_BURDEN = 10;
 
 /**
  * Least busy: of the endpoints that serve the one with the fewest requests in flight, ties at random. Hung ones,
@@ -79,7 +79,8 @@ export function choose(
   const best = tiers.find((tier) => tier.length > 0) ?? [];
   const bestTier = tiers.indexOf(best);
   // An endpoint in `error` is no trial while another is online. A retry is none either, but as a last resort.
-  const trial = trials.find(({ status }) => status === 'online' || bestTier < 0 || bestTier >= IN_ERROR);
+  const nobodyOnline = bestTier < 0 || bestTier >= IN_ERROR;
+  const trial = trials.find(({ status }) => status === 'online') ?? (nobodyOnline ? trials[0] : undefined);
   const chooseTrial = tried.size === 0 || bestTier < 0 || bestTier === LAST_RESORT;
   const chosen =
     trial !== undefined && chooseTrial ? trial : pick(best.filter(hasRoom), random, bestTier === LAST_RESORT);
@@ -149,7 +150,7 @@ function pick(tier: Candidate[], random: () => number, byFailures: boolean): Can
   return best;
 }
 
-/** What least busy compares. */
-export function loadOf({ active, streak }: Candidate): number {
-  return active + STREAK_WEIGHT * streak;
+/** What least busy compares: failing fast is not being free, so what fails counts as if it were still there. */
+export function loadOf({ active, freshFailureRate }: Candidate): number {
+  return (active + 1) / Math.max(1 / MOST_BURDEN, 1 - freshFailureRate) - 1;
 }

@@ -14,6 +14,8 @@ export interface Circuit {
   readonly opened: number;
   /** When it may be tried again; 0 unless open. */
   readonly retryAt: number;
+  /** When it last failed; -Infinity if it never did. */
+  readonly failedAt: number;
 }
 
 const WINDOW = 20;
@@ -22,10 +24,21 @@ const FULL = 2 ** WINDOW - 1;
 const MOST_STREAK = 3;
 const LEAST_SEEN = 10;
 const MOST_FAILED = 0.5;
+/** Fewer outcomes, or older failures, say too little to keep requests away by. */
+const LEAST_WEIGHED = 5;
+const FRESH_MS = 10_000;
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 30_000;
 
-export const NEW_CIRCUIT: Circuit = { state: 'closed', window: 0, seen: 0, streak: 0, opened: 0, retryAt: 0 };
+export const NEW_CIRCUIT: Circuit = {
+  state: 'closed',
+  window: 0,
+  seen: 0,
+  streak: 0,
+  opened: 0,
+  retryAt: 0,
+  failedAt: Number.NEGATIVE_INFINITY,
+};
 
 /** Answered as it should. The trial's success closes it; one that was under way when it opened allows the trial. */
 export function afterSuccess(circuit: Circuit): Circuit {
@@ -40,7 +53,7 @@ export function afterSuccess(circuit: Circuit): Circuit {
 export function afterFailure(circuit: Circuit, now: number, chance: number): Circuit {
   const window = ((circuit.window << 1) | 1) & FULL;
   const seen = Math.min(WINDOW, circuit.seen + 1);
-  const noted = { ...circuit, window, seen, streak: circuit.streak + 1 };
+  const noted = { ...circuit, window, seen, streak: circuit.streak + 1, failedAt: now };
   // What was under way when it opened is no news.
   if (circuit.state === 'open') return noted;
   const broken =
@@ -69,6 +82,11 @@ export function failureRate({ window, seen }: Circuit): number {
   let failures = 0;
   for (let bits = window; bits !== 0; bits &= bits - 1) failures += 1;
   return failures / seen;
+}
+
+/** The same share as long as it is fresh and rests on enough: what a chooser should weigh. */
+export function freshFailureRate(circuit: Circuit, now: number): number {
+  return circuit.seen >= LEAST_WEIGHED && now - circuit.failedAt < FRESH_MS ? failureRate(circuit) : 0;
 }
 
 /** The worse of two states. */

@@ -48,7 +48,7 @@ export function decisionOf(
       eligible: reason === null,
       reason,
       predicted_ms: null,
-      parts: { active: candidate.active, failures_in_a_row: candidate.streak },
+      parts: { active: candidate.active, failure_rate: candidate.freshFailureRate },
     })),
     rejected,
     phases,
