@@ -190,9 +190,12 @@ function answer(value: unknown): Response {
 /** Why a request is not let in at all. Until there is access control only this machine's own clients are. */
 function refusal(req: IncomingMessage, { starting }: AppDeps): ApiError | null {
   if (starting()) return new ApiError('starting', 'the server is starting');
-  const host = hostName(req.headers.host);
-  if (!isLoopback(host)) {
-    return new ApiError('host_not_allowed', `the host ${JSON.stringify(host)} is not a name of this machine`);
+  const { host } = req.headers;
+  if (!isOurs(host)) {
+    return new ApiError(
+      'host_not_allowed',
+      `the host ${JSON.stringify(hostName(host))} is not a name of this machine`,
+    );
   }
   if (req.method === 'GET' || req.method === 'HEAD') return null;
   const { origin } = req.headers;
@@ -207,6 +210,7 @@ function refusal(req: IncomingMessage, { starting }: AppDeps): ApiError | null {
 
 /** A body must be declared JSON; on `/v1` a client that is no browser may leave the type out. */
 function mediaProblem(req: IncomingMessage, strict: boolean): ApiError | null {
+  if (req.headers['content-type'] === 'application/json') return null;
   const hasBody =
     req.headers['transfer-encoding'] !== undefined || Number(req.headers['content-length'] ?? 0) > 0;
   const type = req.headers['content-type'];
@@ -215,6 +219,18 @@ function mediaProblem(req: IncomingMessage, strict: boolean): ApiError | null {
   const media = type?.split(';', 1)[0]?.trim().toLowerCase() ?? '';
   if (media === 'application/json' || media.endsWith('+json')) return null;
   return new ApiError('unsupported_media_type', 'send the body with content-type: application/json');
+}
+
+let lastHost: string | undefined;
+let lastVerdict = false;
+
+/** Clients come again and again under the same name. */
+function isOurs(host: string | undefined): boolean {
+  if (host !== lastHost) {
+    lastVerdict = isLoopback(hostName(host));
+    lastHost = host;
+  }
+  return lastVerdict;
 }
 
 function decoded(text: string): string {
