@@ -9,6 +9,7 @@ const SECONDS = Number(process.env.SOAK_SECONDS ?? 600);
 const STREAMS = 500;
 const FAULT_EVERY_MS = 5000;
 const MODEL = 'sim-small';
+const NONE = { whole: 0, told: 0, refused: 0, cut: 0, stale: 0 };
 const BODY = JSON.stringify({ model: MODEL, stream: true, messages: [{ role: 'user', content: 'Hello' }] });
 
 /** Each is on for one period on one engine, in turn. */
@@ -36,11 +37,11 @@ export async function soak() {
   const [{ url }] = await once(child, 'message');
   await pause(1000);
 
-  const seen = { whole: 0, told: 0, refused: 0, cut: 0 };
+  const seen = { ...NONE };
   await run(url, 20_000, seen, () => {});
   const before = await settled(child, url);
   let turn = 0;
-  const counted = { whole: 0, told: 0, refused: 0, cut: 0 };
+  const counted = { ...NONE };
   await run(url, SECONDS * 1000, counted, () => {
     for (const engine of engines) {
       engine.faults.always = null;
@@ -83,7 +84,10 @@ async function run(url, ms, counted, everyFault) {
   agent.destroy();
 }
 
-/** `whole`, `told` of an error in the stream, `refused` with a status, or `cut` without a word. */
+/**
+ * `whole`, `told` of an error in the stream, `refused` with a status, or `cut` without a word. `stale`: the connection
+ * had been closed after an error event while the client was about to use it again.
+ */
 function stream(url, agent) {
   return new Promise((resolve) => {
     const headers = { 'content-type': 'application/json' };
@@ -100,7 +104,7 @@ function stream(url, agent) {
         else resolve(text.includes('"upstream_error"') ? 'told' : 'cut');
       });
     });
-    sent.on('error', () => resolve('cut'));
+    sent.on('error', () => resolve(sent.reusedSocket ? 'stale' : 'cut'));
     sent.end(BODY);
   });
 }
