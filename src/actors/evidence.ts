@@ -16,14 +16,18 @@ export interface EvidenceDeps {
 export function tellEvidence(
   { system, roster, leases }: EvidenceDeps,
   endpointId: string,
-  evidence: Omit<EvidenceEvent, 'type'>,
+  evidence: EvidenceEvent,
 ): void {
   const { modelId, what } = evidence;
+  const endpoint = actorNamed(system(), names.endpoint(endpointId));
+  if (what === 'success' || what === 'rest') {
+    endpoint?.send(evidence);
+    return;
+  }
   const before = roster.facts(endpointId);
   const wasOpen = before.circuit.state === 'open';
   const wasModelOpen = before.modelCircuits[modelId]?.state === 'open';
-  actorNamed(system(), names.endpoint(endpointId))?.send({ type: 'evidence', ...evidence });
-  if (what === 'success' || what === 'rest') return;
+  endpoint?.send(evidence);
   const after = roster.facts(endpointId);
   if (!wasOpen && after.circuit.state === 'open') leases.moveWaiting(endpointId, 'its circuit opened');
   else if (!wasModelOpen && after.modelCircuits[modelId]?.state === 'open') {

@@ -7,7 +7,8 @@ import { type Clock, pause } from '../clock.js';
 import type { Deadlines, QueueLimits } from '../config.js';
 import { type Candidate, type Choice, choose } from '../machines/choose.js';
 import type { AttemptEnd } from '../machines/classify.js';
-import { type Asked, allowanceMs, extraMs, NEW_PACE, type Pace } from '../machines/pace.js';
+import type { EvidenceEvent } from '../machines/endpoint.js';
+import { type Asked, allowanceMs, extraMs, NEW_PACE, type Pace, type PaceSample } from '../machines/pace.js';
 import type { ApiKind } from '../machines/records.js';
 import { RetryBudget } from '../machines/retry-budget.js';
 import type { EndpointConfig } from '../persistence/store.js';
@@ -270,19 +271,16 @@ export function failoverOf(deps: FailoverDeps) {
   function tell(turn: Turn, end: AttemptEnd, seen: Seen, waitedMs: number): void {
     const { endpointId, modelId } = turn.candidate;
     const mono = clock.mono();
-    const told = { modelId, mono, chance: random(), restMs: restOf(seen), sample: null };
-    if (told.restMs > 0) {
-      tellEvidence(evidence, endpointId, { ...told, what: 'rest' });
-      return;
-    }
-    const what = evidenceOf(end, waitedMs > turn.allowanceMs);
+    const restMs = restOf(seen);
+    const what = restMs > 0 ? 'rest' : evidenceOf(end, waitedMs > turn.allowanceMs);
     if (what === null) return;
-    const { firstByteMs } = seen;
-    const sample =
-      what === 'success' && firstByteMs !== null
-        ? { ...turn.asked, firstByteMs, durationMs: waitedMs }
-        : null;
-    tellEvidence(evidence, endpointId, { ...told, what, sample });
+    let sample: PaceSample | null = null;
+    if (what === 'success' && seen.firstByteMs !== null) {
+      const { promptBytes, stream, cold } = turn.asked;
+      sample = { promptBytes, stream, cold, firstByteMs: seen.firstByteMs, durationMs: waitedMs };
+    }
+    const event: EvidenceEvent = { type: 'evidence', modelId, what, mono, chance: random(), restMs, sample };
+    tellEvidence(evidence, endpointId, event);
   }
 
   /** Nobody is asked any more: the last answer of an endpoint as it was, or an error that names who was tried. */

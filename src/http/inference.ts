@@ -118,22 +118,27 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     const scanned = scan(body);
     const { rawHeaders } = req;
     const clientIp = addressOf(req);
+    const { id, requestId, acceptedAt, startedAt } = identity;
+    const key = keyOf(req);
     const request = new ClientRequest({
-      ...identity,
+      id,
+      requestId,
+      acceptedAt,
+      startedAt,
       route,
       body,
       scanned,
       clientIp,
       rawHeaders,
-      key: keyOf(req),
+      key,
     });
     request.reply = new Reply(req, res, {
       kind: route.kind,
       stream: scanned.stream && route.kind !== 'embeddings',
-      requestId: identity.requestId,
+      requestId,
       told: () => ({
         attempts: request.tried.size,
-        overheadMs: Math.max(0, clock.mono() - identity.startedAt - request.atEndpointsMs(clock.mono())),
+        overheadMs: Math.max(0, clock.mono() - startedAt - request.atEndpointsMs(clock.mono())),
       }),
     });
     return request;
