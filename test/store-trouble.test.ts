@@ -262,3 +262,29 @@ test('old rows go in slices, minutes become hours, and no sum changes', async ()
   await store.close();
   expect((await stat(join(dataDir, 'troupe.db'))).isFile()).toBe(true);
 });
+
+test('decisions of old successes are forgotten in slices; those of failures and of the newest rows stay', async () => {
+  const { SqliteStore } = await import('../src/persistence/sqlite/sqlite-store.js');
+  const dataDir = newDataDir();
+  await mkdir(dataDir, { recursive: true });
+  const store = new SqliteStore(join(dataDir, 'troupe.db'), () => Date.now());
+  await store.open();
+  const db = await openFile(dataDir);
+  await db.exec(`
+    INSERT INTO requests (id, request_id, api_kind, request_type, model, accepted_at, completed_at, duration_ms,
+      outcome, timeline, error, status_code, tokens_estimated, attempts, decision)
+    SELECT value, value, 'completions', 'completion', 'm', 1, 2, 1, 'success', 'success',
+      CASE value % 100 WHEN 0 THEN 'broken' END, 200, 0, '[]', '{}'
+    FROM json_each('[${Array.from({ length: 1200 }, (_, i) => i + 1).join()}]');`);
+  const trimmed: number[] = [];
+  do trimmed.push(await store.trimDecisions(100, 500));
+  while (trimmed.at(-1) !== 0);
+  expect(trimmed).toEqual([500, 500, 100, 0]);
+  const left = await db.all<{ seq: number }[]>(
+    'SELECT seq FROM requests WHERE decision IS NOT NULL LIMIT 2000',
+  );
+  const wanted = Array.from({ length: 1200 }, (_, i) => i + 1).filter((seq) => seq > 1100 || seq % 100 === 0);
+  expect(left.map(({ seq }) => seq)).toEqual(wanted);
+  await db.close();
+  await store.close();
+});
