@@ -389,7 +389,8 @@ function recordView(record: RequestRecord): RecordView {
       endpoint_id: attempt.endpointId,
       endpoint_name: attempt.endpointName,
       outcome:
-        attempt.counted === 'none' || (record.outcome === 'cancelled' && attempt === last)
+        attempt.counted === 'none' ||
+        (attempt.counted === 'success' && record.outcome === 'cancelled' && attempt === last)
           ? 'cancelled'
           : attempt.counted,
       status_code: attempt.statusCode,

@@ -188,12 +188,13 @@ export function failoverOf(deps: FailoverDeps) {
   async function mayRetry(request: ClientRequest): Promise<boolean> {
     const until = clock.mono() + BUDGET_PATIENCE_MS;
     for (;;) {
+      if (request.gone) return false;
       const now = clock.mono();
       if (budget.mayRetry(now) || look(request).chosen?.proven === true) {
         budget.noteRetry(now);
         return true;
       }
-      if (request.gone || now > until) return false;
+      if (now > until) return false;
       await pause(BUDGET_LOOK_MS);
     }
   }
@@ -313,20 +314,14 @@ export function failoverOf(deps: FailoverDeps) {
     const failed: Failed[] = [];
     for (;;) {
       const turn = await nextTurn(request);
-      if (turn === 'left') {
-        finish(request, { how: 'left', status: null });
-        return;
-      }
+      if (turn === 'left') return finish(request, { how: 'left', status: null });
       if (turn instanceof ApiError) return giveUp(request, failed, turn);
       const unsent = await attempt(request, turn, true);
       if (unsent === null || request.settled) return;
-      if (request.left) {
-        finish(request, { how: 'left', status: null });
-        return;
-      }
       failed.push({ name: nameOf(turn.candidate.endpointId), unsent });
-      if (unsent.ended || !mayGoElsewhere(request)) return giveUp(request, failed, null);
-      if (!unsent.moved && !(await mayRetry(request))) return giveUp(request, failed, null);
+      const goesOn = !unsent.ended && mayGoElsewhere(request) && (unsent.moved || (await mayRetry(request)));
+      if (request.left) return finish(request, { how: 'left', status: null });
+      if (!goesOn) return giveUp(request, failed, null);
     }
   }
 
