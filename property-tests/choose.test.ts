@@ -342,6 +342,23 @@ test('nobody who has just failed often is preferred to one that is as busy and h
   });
 });
 
+test('what fails counts as busier the more it fails, ten times at most, and at its word where nothing failed', () => {
+  const rate = fc.double({ min: 0, max: 1, noNaN: true });
+  fc.assert(
+    fc.property(fc.nat(1000), rate, rate, (active, a, b) => {
+      const load = (freshFailureRate: number, more = 0) =>
+        loadOf({ ...PLAIN, active: active + more, freshFailureRate });
+      const [less, more] = [Math.min(a, b), Math.max(a, b)];
+      expect(load(0)).toBe(active);
+      expect(load(less)).toBeLessThanOrEqual(load(more));
+      expect(load(a, 1)).toBeGreaterThan(load(a));
+      // As many requests as it had to be sent for each that it answers, itself included.
+      expect(load(1) + 1).toBeCloseTo(10 * (active + 1), 6);
+      if (a <= 0.9) expect((load(a) + 1) * (1 - a)).toBeCloseTo(active + 1, 6);
+    }),
+  );
+});
+
 /** Mulberry32. */
 function seeded(seed: number): () => number {
   let a = seed;

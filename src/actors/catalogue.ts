@@ -1,5 +1,6 @@
 import type { Candidate } from '../machines/choose.js';
 import { failureRate, freshFailureRate, NEW_CIRCUIT, worse } from '../machines/circuit.js';
+import { ofModel } from '../machines/endpoint.js';
 import type { LeaseTable } from './leases.js';
 import type { Roster } from './roster.js';
 
@@ -36,19 +37,19 @@ export function catalogueOf(roster: Roster, leases: LeaseTable): Catalogue {
 
   function candidate({ endpointId, modelId }: Place, mono: number): Candidate {
     const { circuit, modelCircuits, resting } = roster.facts(endpointId);
-    const ofModel = modelCircuits[modelId] ?? NEW_CIRCUIT;
+    const there = ofModel(modelCircuits, modelId) ?? NEW_CIRCUIT;
     return {
       endpointId,
       modelId,
       status: roster.status(endpointId),
       active: leases.count(endpointId),
       maxConcurrency: roster.config(endpointId)?.maxConcurrency ?? null,
-      circuit: worse(circuit.state, ofModel.state),
+      circuit: worse(circuit.state, there.state),
       onTrial: leases.isOnTrial(endpointId),
-      proven: circuit.seen > 0 && circuit.streak === 0 && ofModel.streak === 0,
-      failureRate: Math.max(failureRate(circuit), failureRate(ofModel)),
-      freshFailureRate: Math.max(freshFailureRate(circuit, mono), freshFailureRate(ofModel, mono)),
-      restMs: Math.max(0, (resting[modelId] ?? 0) - mono),
+      proven: circuit.seen > 0 && circuit.streak === 0 && there.streak === 0,
+      failureRate: Math.max(failureRate(circuit), failureRate(there)),
+      freshFailureRate: Math.max(freshFailureRate(circuit, mono), freshFailureRate(there, mono)),
+      restMs: Math.max(0, (ofModel(resting, modelId) ?? 0) - mono),
       hung: leases.isHung(endpointId, mono),
     };
   }

@@ -1,4 +1,4 @@
-import type { EvidenceEvent } from '../machines/endpoint.js';
+import { type EvidenceEvent, ofModel } from '../machines/endpoint.js';
 import type { LeaseTable } from './leases.js';
 import { actorNamed, names, type System } from './names.js';
 import type { Roster } from './roster.js';
@@ -26,11 +26,11 @@ export function tellEvidence(
   }
   const before = roster.facts(endpointId);
   const wasOpen = before.circuit.state === 'open';
-  const wasModelOpen = before.modelCircuits[modelId]?.state === 'open';
+  const wasModelOpen = ofModel(before.modelCircuits, modelId)?.state === 'open';
   endpoint?.send(evidence);
   const after = roster.facts(endpointId);
   if (!wasOpen && after.circuit.state === 'open') leases.moveWaiting(endpointId, 'its circuit opened');
-  else if (!wasModelOpen && after.modelCircuits[modelId]?.state === 'open') {
+  else if (!wasModelOpen && ofModel(after.modelCircuits, modelId)?.state === 'open') {
     leases.moveWaiting(endpointId, 'the circuit of its model opened', modelId);
   }
 }

@@ -45,14 +45,10 @@ export class LeaseTable {
     this.#total += 1;
     return {
       answered: (mono) => {
-        // Renamed meanwhile, the place is another.
-        const there = this.#places.get(options.endpointId);
-        there?.waiting.delete(options);
-        if (there !== undefined) there.lastByteAt = mono;
+        this.#places.get(options.endpointId)?.waiting.delete(options);
+        this.#noteByte(options.endpointId, mono);
       },
-      touch: (mono) => {
-        place.lastByteAt = mono;
-      },
+      touch: (mono) => this.#noteByte(options.endpointId, mono),
       close: () => this.#close(options),
     };
   }
@@ -99,7 +95,7 @@ export class LeaseTable {
       options.endpointId = to;
       there.open.add(options);
     }
-    for (const options of place.waiting) there.waiting.add(options);
+    there.waiting = new Set([...there.waiting, ...place.waiting].sort((a, b) => a.sentAt - b.sentAt));
     there.trials += place.trials;
     there.lastByteAt = Math.max(there.lastByteAt, place.lastByteAt);
     this.#places.delete(from);
@@ -112,6 +108,12 @@ export class LeaseTable {
       this.#places.set(endpointId, place);
     }
     return place;
+  }
+
+  /** A coarse clock may say an earlier time than was noted already. */
+  #noteByte(endpointId: string, mono: number): void {
+    const place = this.#places.get(endpointId);
+    if (place !== undefined && mono > place.lastByteAt) place.lastByteAt = mono;
   }
 
   #close(options: LeaseOptions): void {

@@ -7,7 +7,7 @@ import { type Clock, pause } from '../clock.js';
 import type { Deadlines, QueueLimits } from '../config.js';
 import { type Candidate, type Choice, choose } from '../machines/choose.js';
 import type { AttemptEnd } from '../machines/classify.js';
-import type { EvidenceEvent } from '../machines/endpoint.js';
+import { type EvidenceEvent, ofModel } from '../machines/endpoint.js';
 import { type Asked, allowanceMs, extraMs, NEW_PACE, type Pace, type PaceSample } from '../machines/pace.js';
 import type { ApiKind } from '../machines/records.js';
 import { RetryBudget } from '../machines/retry-budget.js';
@@ -92,7 +92,7 @@ export function failoverOf(deps: FailoverDeps) {
       stream: request.accepted.scanned.stream,
       cold: loaded !== null && !loaded.includes(modelId),
     };
-    const pace = paces[modelId] ?? NEW_PACE;
+    const pace = ofModel(paces, modelId) ?? NEW_PACE;
     const allowed = allowanceMs(pace, asked);
     const lease = leases.open({
       endpointId,
@@ -281,7 +281,8 @@ export function failoverOf(deps: FailoverDeps) {
       sample = { promptBytes, stream, cold, firstByteMs: seen.firstByteMs, durationMs: waitedMs };
     }
     const event: EvidenceEvent = { type: 'evidence', modelId, what, mono, chance: random(), restMs, sample };
-    tellEvidence(evidence, endpointId, event);
+    // Registered late, it may have got another id meanwhile.
+    tellEvidence(evidence, books.resolve(endpointId), event);
   }
 
   /** Nobody is asked any more: the last answer of an endpoint as it was, or an error that names who was tried. */
@@ -392,8 +393,7 @@ function deadlinesOf(
   asked: Asked,
 ): AttemptDeadlines {
   const own = config.deadlines;
-  const ofModel = own.models !== undefined && Object.hasOwn(own.models, modelId) ? own.models[modelId] : {};
-  const set = { ...own, ...ofModel };
+  const set = { ...own, ...ofModel(own.models ?? {}, modelId) };
   const total = config.inferenceTimeoutSecs > 0 ? config.inferenceTimeoutSecs * 1000 : global.totalMs;
   const firstByte = set.first_byte_ms ?? (asked.stream ? global.firstByteMs : global.firstByteWholeMs);
   return {

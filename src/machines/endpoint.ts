@@ -321,12 +321,17 @@ export function nothingLearned(): Pick<
   return { loaded: null, circuit: NEW_CIRCUIT, modelCircuits: {}, resting: {}, paces: {} };
 }
 
+/** What is known of a model; one may be called `constructor`. */
+export function ofModel<T>(known: Readonly<Record<string, T>>, modelId: string): T | undefined {
+  return Object.hasOwn(known, modelId) ? known[modelId] : undefined;
+}
+
 /** What an attempt leaves behind. Transport is the endpoint's matter, a bad answer that of the model there. */
 export function afterEvidence(context: EndpointContext, event: EvidenceEvent): Partial<EndpointContext> {
   const { modelId, what, mono, chance, sample } = event;
   if (what === 'rest') return { resting: { ...context.resting, [modelId]: mono + event.restMs } };
   const circuit = circuitAfter(context, event);
-  const before = context.modelCircuits[modelId];
+  const before = ofModel(context.modelCircuits, modelId);
   const after =
     what === 'answer'
       ? afterFailure(before ?? NEW_CIRCUIT, mono, chance)
@@ -338,11 +343,12 @@ export function afterEvidence(context: EndpointContext, event: EvidenceEvent): P
       ? context.modelCircuits
       : { ...context.modelCircuits, [modelId]: after };
   if (sample === null) return { circuit, modelCircuits };
-  const pace = learn(context.paces[modelId] ?? NEW_PACE, sample);
+  const pace = learn(ofModel(context.paces, modelId) ?? NEW_PACE, sample);
   const paces = { ...context.paces, [modelId]: pace };
   // It has answered: it is in memory until a check says otherwise.
-  return sample.cold
-    ? { circuit, modelCircuits, paces, loaded: [...(context.loaded ?? []), modelId] }
+  const { loaded } = context;
+  return loaded !== null && !loaded.includes(modelId)
+    ? { circuit, modelCircuits, paces, loaded: [...loaded, modelId] }
     : { circuit, modelCircuits, paces };
 }
 
