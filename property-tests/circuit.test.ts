@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { createActor, fromPromise } from 'xstate';
 import { newEndpointSeed } from '../src/actors/books.js';
-import { countingFast } from '../src/actors/counting.js';
+import { withFastPath } from '../src/actors/fast-path.js';
 import {
   afterFailure,
   afterSuccess,
@@ -351,7 +351,7 @@ function started(wrap: (machine: typeof endpointMachine) => typeof endpointMachi
 /** The same events to an actor of the plain chart and to one of the fast way. */
 function sideBySide(list: Timed[], each: (circuit: CircuitState) => void): void {
   const plain = started((machine) => machine);
-  const fast = started(countingFast);
+  const fast = started(withFastPath);
   let mono = 0;
   for (const one of list) {
     mono += one.gap;

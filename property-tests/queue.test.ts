@@ -3,7 +3,6 @@ import { expect, test } from 'vitest';
 import { createActor } from 'xstate';
 import {
   ahead,
-  emptyQueue,
   enqueue,
   leave,
   next,
@@ -12,6 +11,7 @@ import {
   queueOf,
   type Ticket,
   take,
+  turns,
 } from '../src/machines/queue.js';
 
 // Clients choose these names: some are those of every object.
@@ -101,7 +101,7 @@ function play(list: Step[], each: (seen: Seen) => void = () => {}) {
   const entered: Ticket[] = [];
   const left: string[] = [];
   const taken: Ticket[] = [];
-  let queue = emptyQueue();
+  let queue = queueOf([]);
   for (const step of list) {
     let turn: Ticket | undefined;
     switch (step.do) {
@@ -177,7 +177,7 @@ test('every ticket leaves or has its turn, once, and nothing remains of an empty
       const { ids, rest } = drain(queue);
       const gone = [...left, ...taken.map(({ id }) => id), ...ids];
       expect(gone.sort()).toEqual(entered.map(({ id }) => id).sort());
-      expect(rest).toEqual(emptyQueue());
+      expect(rest).toEqual(queueOf([]));
     }),
   );
 });
@@ -255,7 +255,7 @@ test('who has left never has a turn, and the others have theirs in the order the
 test('a queue made of tickets is the one they would have entered one by one', () => {
   fc.assert(
     fc.property(fc.array(fc.record({ id: fc.constantFrom('a', 'b', 'c'), model, key })), (tickets) => {
-      const entered = tickets.reduce(enqueue, emptyQueue());
+      const entered = tickets.reduce(enqueue, queueOf([]));
       const made = queueOf(tickets);
       expect(made).toEqual(entered);
       expect(drain(made).ids).toEqual(drain(entered).ids);
@@ -284,8 +284,38 @@ test('the actor begins with its tickets and follows its events', () => {
   const queue = () => actor.getSnapshot().context.queue;
   actor.send({ type: 'entered', ticket: third });
   expect(drain(queue()).ids).toEqual(['a', 'c', 'b']);
-  actor.send({ type: 'taken', model: 'llama' });
+  actor.send({ type: 'taken', model: 'llama', id: 'a' });
   expect(drain(queue()).ids).toEqual(['c', 'b']);
   actor.send({ type: 'left', id: 'c', model: 'llama' });
   expect(queue()).toEqual(queueOf([second]));
+});
+
+test('everybody is in the order of turns once, and that is the order in which they are taken', () => {
+  fc.assert(
+    fc.property(steps, model, (list, of) => {
+      const { queue } = play(list);
+      const order = [...turns(queue, of)];
+      const taken: string[] = [];
+      for (let rest = queue, id = next(rest, of); id !== undefined; id = next(rest, of)) {
+        taken.push(id);
+        rest = take(rest, of);
+      }
+      expect(taken).toEqual(order);
+    }),
+  );
+});
+
+test('whoever gets a turn before others takes nobody else’s, and a model goes behind the others', () => {
+  fc.assert(
+    fc.property(steps, model, fc.nat(20), (list, of, place) => {
+      const { queue } = play(list);
+      const order = [...turns(queue, of)];
+      const id = order[place % Math.max(1, order.length)];
+      if (id === undefined) return;
+      const after = take(queue, of, id);
+      expect([...turns(after, of)].sort()).toEqual(order.filter((one) => one !== id).sort());
+      expect(after.size).toBe(queue.size - 1);
+      if (after.lanes.has(of)) expect([...after.lanes.keys()].at(-1)).toBe(of);
+    }),
+  );
 });

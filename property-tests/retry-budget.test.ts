@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { RetryBudget } from '../src/machines/retry-budget.js';
+import { RetryBudget } from '../src/actors/retry-budget.js';
 
 const WINDOW = 10_000;
 

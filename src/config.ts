@@ -14,6 +14,8 @@ export interface Deadlines {
   firstByteMs: number;
   /** For a request that does not stream. */
   firstByteWholeMs: number;
+  /** The operator has set it: it does not grow with what a request needs. */
+  firstByteSet: boolean;
   idleMs: number;
   totalMs: number;
 }
@@ -102,6 +104,7 @@ export function readConfig(argv: string[], env: NodeJS.ProcessEnv): Command {
       connectMs: number('TROUPE_CONNECT_TIMEOUT_MS', env, 5000, 0, MOST_MS),
       firstByteMs,
       firstByteWholeMs: whole ?? firstByteMs,
+      firstByteSet: whole === undefined,
       idleMs: number('TROUPE_IDLE_TIMEOUT_MS', env, 60_000, 0, MOST_MS),
       totalMs: number('TROUPE_TOTAL_TIMEOUT_MS', env, 0, 0, MOST_MS),
     },

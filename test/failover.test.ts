@@ -1,6 +1,7 @@
+import { connect } from 'node:net';
 import { expect, test } from 'vitest';
 import type { SimulatedEngine } from '../src/demo/simulated-engine.js';
-import { openStream, payloads } from './support/clients.js';
+import { chatBody, openStream, payloads, rawRequest } from './support/clients.js';
 import { type Api, engine, type LocalServer, pause, startLocal, until } from './support/server.js';
 import * as shapes from './support/shapes.js';
 
@@ -278,18 +279,58 @@ test('deadlines may be an endpoint’s own, and a model’s there; the most spec
   expect((await endpointOf(server, id)).deadlines).toEqual({});
 });
 
-test('a long prompt is given the time it takes to read it', async () => {
+test('a deadline that is set holds for a long prompt too', async () => {
   const server = await startLocal({ env: { ...QUIET, TROUPE_FIRST_BYTE_TIMEOUT_MS: '300' } });
   const box = await engine();
   await server.register('box', box.url);
-  box.faults.next.push({ kind: 'slow_body', ms: 1200 });
-  const stream = await openStream(server.url, 'sim-small', {
-    messages: [{ role: 'user', content: 'x'.repeat(20_000) }],
+  box.faults.next.push({ kind: 'hang' });
+  const messages = [{ role: 'user', content: 'x'.repeat(200_000) }];
+  const reply = await server.chat('sim-small', { stream: true, messages });
+  expect(reply.json.error).toMatchObject({ code: 'timeout_first_byte' });
+  expect(reply.json.error.message).toMatch(/within 300 ms$/);
+});
+
+test('one that tries an endpoint out is for that endpoint: nothing takes it away', async () => {
+  const { server, box, ids } = await rig(2);
+  box(0).faults.next.push({ kind: 'hang' });
+  const tried = rawRequest(server.url, `/api/endpoints/${ids[0]}/chat/completions`, {
+    body: chatBody('sim-small'),
   });
-  expect(stream.status).toBe(200);
-  expect(await stream.whole).toBe(true);
-  box.faults.next.push({ kind: 'slow_body', ms: 1200 });
-  expect((await server.chat('sim-small', { stream: true })).json.error.code).toBe('timeout_first_byte');
+  await until(() => box(0).active === 1);
+  expect((await server.send('DELETE', `/api/endpoints/${ids[0]}`)).status).toBe(204);
+  await pause(50);
+  box(0).release();
+  const reply = await tried;
+  expect([reply.status, await reply.whole]).toEqual([200, true]);
+});
+
+test('an error about an endpoint that is gone still names it', async () => {
+  const { server, box, ids } = await rig(1);
+  box(0).faults.next.push({ kind: 'hang' });
+  const asking = server.chat('sim-small');
+  await until(() => box(0).active === 1);
+  await server.send('DELETE', `/api/endpoints/${ids[0]}?force=true`);
+  const reply = await asking;
+  expect(reply.headers.get('x-troupe-endpoint')).toBe('box0');
+  expect(reply.json.error.message).toBe('box0: the endpoint was removed');
+});
+
+test('what is pipelined behind a request whose client left is not asked of anybody', async () => {
+  const { server, box, ids } = await rig(1);
+  await server.send('PUT', `/api/endpoints/${ids[0]}`, { max_concurrency: 1 });
+  box(0).faults.always = { kind: 'hang' };
+  const one = chatBody('sim-small');
+  const text = `POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(one)}\r\n\r\n${one}`;
+  const socket = connect(server.server.port, '127.0.0.1');
+  socket.write(text + text);
+  await until(async () => (await server.get('/api/dashboard/stats')).json.queued_requests === 1);
+  socket.destroy();
+  await until(async () => (await server.get('/api/dashboard/requests/live')).json.length === 0);
+  expect(asked(box(0))).toBe(1);
+  expect((await server.get('/api/dashboard/stats')).json).toMatchObject({
+    queued_requests: 0,
+    total_active_requests: 0,
+  });
 });
 
 test('decisions and limits survive a restart', async () => {

@@ -15,7 +15,7 @@ import { tpsLogic } from '../machines/tps.js';
 import type { EndpointConfig, Store } from '../persistence/store.js';
 import { type Books, newEndpointSeed } from './books.js';
 import { type Catalogue, catalogueOf } from './catalogue.js';
-import { countingFast } from './counting.js';
+import { withFastPath } from './fast-path.js';
 import { housekeeping } from './housekeeping.js';
 import type { LeaseTable } from './leases.js';
 import { actorNamed, names, type System } from './names.js';
@@ -145,7 +145,7 @@ export function buildHouse(deps: HouseDeps): House {
 
   const endpoint = wired(
     'endpoint',
-    countingFast(
+    withFastPath(
       endpointMachine.provide({
         actors: {
           probe: fromPromise<void, ProbeInput>(async ({ input, signal }) => {

@@ -61,12 +61,12 @@ export class LeaseTable {
     return this.#total;
   }
 
-  /** Whether its oldest request without a byte has waited past its allowance while nothing else was answered. */
+  /** Whether its oldest request without a byte has waited past its allowance while nothing else was answered either. */
   isHung(endpointId: string, mono: number): boolean {
     const place = this.#places.get(endpointId);
     if (place === undefined || place.waiting.size === 0) return false;
     const oldest = place.waiting.values().next().value as LeaseOptions;
-    return mono - oldest.sentAt > oldest.allowanceMs && place.lastByteAt <= oldest.sentAt;
+    return mono - Math.max(oldest.sentAt, place.lastByteAt) > oldest.allowanceMs;
   }
 
   /** Whether a trial is under way there. */

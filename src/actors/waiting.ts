@@ -1,12 +1,14 @@
 import { type Choice, choose } from '../machines/choose.js';
-import { ahead, next, type QueueState, queueOf, type Ticket } from '../machines/queue.js';
+import { ahead, type QueueState, queueOf, type Ticket, turns } from '../machines/queue.js';
 import type { Catalogue } from './catalogue.js';
 import { actorNamed, names, type System } from './names.js';
 import type { Roster } from './roster.js';
 
-/** A request that waits. `begin` takes its lease in the same step, so that the next one sees it. */
+/** A request that waits. `begin` takes its lease in the same step, so that the next one sees it; it cannot throw. */
 export interface Waiter {
   ticket: Ticket;
+  /** Since when, monotonic ms. */
+  since: number;
   /** Endpoints that it was at already. */
   tried: ReadonlySet<string>;
   begin: (choice: Choice) => void;
@@ -20,6 +22,13 @@ export interface WaitingRoomDeps {
   system: () => System;
   mono: () => number;
   random: () => number;
+}
+
+/** How fast a model's turns follow each other while somebody waits: the last one, and the mean time between two. */
+interface Pace {
+  at: number;
+  gapMs: number;
+  gaps: number;
 }
 
 /** Weight of the newest gap in the mean of the gaps between two turns of a model. */
@@ -36,10 +45,10 @@ const HOPE_MS = 5000;
 export class WaitingRoom {
   readonly #deps: WaitingRoomDeps;
   readonly #waiters = new Map<string, Waiter>();
+  /** Of models that somebody had to wait for. */
+  readonly #paces = new Map<string, Pace>();
   /** Models that somebody waits for and nobody can serve, since when. */
   readonly #deadSince = new Map<string, number>();
-  /** By model: when the last turn was, and the mean time between two. */
-  readonly #turns = new Map<string, { at: number; gapMs: number; gaps: number }>();
 
   constructor(deps: WaitingRoomDeps) {
     this.#deps = deps;
@@ -58,11 +67,13 @@ export class WaitingRoom {
     return this.#waiters.size === 0 ? 0 : ahead(this.#queue(), model);
   }
 
-  /** How long somebody who comes now will wait, ms; null while nobody had to. */
+  /** How long somebody who comes now will wait, ms; null while that is not known, or nobody waits. */
   expectedMs(model: string): number | null {
-    const turns = this.#turns.get(model);
-    if (turns === undefined || turns.gaps < LEARNED_GAPS) return null;
-    return (this.ahead(model) + 1) * turns.gapMs;
+    const pace = this.#paces.get(model);
+    const before = this.ahead(model);
+    // The first in line may always wait: only who does teaches the pace.
+    if (pace === undefined || pace.gaps < LEARNED_GAPS || before === 0) return null;
+    return (before + 1) * pace.gapMs;
   }
 
   /** Whole seconds after which it is worth coming back. */
@@ -77,30 +88,18 @@ export class WaitingRoom {
   }
 
   leave({ id, model }: Ticket): void {
-    if (this.#waiters.delete(id)) this.#tell({ type: 'left', id, model });
+    if (!this.#waiters.delete(id)) return;
+    this.#tell({ type: 'left', id, model });
+    if (this.ahead(model) === 0) this.#deadSince.delete(model);
   }
 
   /** Something may have become free: whose turn it is begins, as long as there is room. */
   pump(): void {
     if (this.#waiters.size === 0) return;
-    const { catalogue, mono, random } = this.#deps;
-    for (const model of this.#queue().lanes.keys()) {
-      for (;;) {
-        const id = next(this.#queue(), model);
-        const waiter = id === undefined ? undefined : this.#waiters.get(id);
-        if (waiter === undefined) break;
-        const choice = choose(catalogue.candidates(model, mono()), random, waiter.tried);
-        if (choice.chosen === undefined) {
-          if (!this.#isHopeless(model, choice.full)) break;
-          waiter.giveUp('nobody');
-          continue;
-        }
-        this.#deadSince.delete(model);
-        this.#waiters.delete(waiter.ticket.id);
-        this.#tell({ type: 'taken', model });
-        this.#noteTurn(model);
-        waiter.begin(choice);
-      }
+    // One turn a model and round, so that no model can keep a box from the others.
+    for (let began = true; began; ) {
+      began = false;
+      for (const model of this.#queue().lanes.keys()) began = this.#beginOne(model) || began;
     }
   }
 
@@ -117,15 +116,39 @@ export class WaitingRoom {
       .some(({ endpointId }) => roster.entry(endpointId)?.status === 'restarting');
   }
 
-  #isHopeless(model: string, full: boolean): boolean {
+  /** The first in turn for whom there is room: one who was somewhere already may have to wait for somebody else. */
+  #beginOne(model: string): boolean {
+    const { catalogue, mono, random } = this.#deps;
+    const candidates = catalogue.candidates(model, mono());
+    let othersToo = true;
+    for (const id of turns(this.#queue(), model)) {
+      const waiter = this.#waiters.get(id);
+      const isNew = waiter?.tried.size === 0;
+      if (waiter === undefined || (isNew && !othersToo)) continue;
+      const choice = choose(candidates, random, waiter.tried);
+      if (choice.chosen !== undefined) {
+        this.#waiters.delete(id);
+        this.#deadSince.delete(model);
+        this.#tell({ type: 'taken', model, id });
+        this.#noteTurn(model, waiter.since);
+        waiter.begin(choice);
+        return true;
+      }
+      if (isNew) othersToo = false;
+      if (this.#isHopeless(waiter, choice.full)) waiter.giveUp('nobody');
+    }
+    return false;
+  }
+
+  #isHopeless({ ticket: { model }, since }: Waiter, full: boolean): boolean {
     if (full) {
       this.#deadSince.delete(model);
       return false;
     }
     const now = this.#deps.mono();
-    const since = this.#deadSince.get(model) ?? now;
-    this.#deadSince.set(model, since);
-    return now - since > HOPE_MS;
+    const dead = this.#deadSince.get(model) ?? now;
+    this.#deadSince.set(model, dead);
+    return now - Math.max(dead, since) > HOPE_MS;
   }
 
   #queue(): QueueState {
@@ -140,21 +163,17 @@ export class WaitingRoom {
     event:
       | { type: 'entered'; ticket: Ticket }
       | { type: 'left'; id: string; model: string }
-      | { type: 'taken'; model: string },
+      | { type: 'taken'; id: string; model: string },
   ): void {
     actorNamed(this.#deps.system(), names.queue)?.send(event);
   }
 
-  #noteTurn(model: string): void {
+  /** Time in which nobody waited is no gap. */
+  #noteTurn(model: string, since: number): void {
     const now = this.#deps.mono();
-    const turns = this.#turns.get(model);
-    // One that came when nobody waited says nothing of the pace.
-    if (turns === undefined || this.ahead(model) === 0) {
-      this.#turns.set(model, { at: now, gapMs: turns?.gapMs ?? UNLEARNED_GAP_MS, gaps: turns?.gaps ?? 0 });
-      return;
-    }
-    const gap = now - turns.at;
-    const gapMs = turns.gaps === 0 ? gap : turns.gapMs + GAP_WEIGHT * (gap - turns.gapMs);
-    this.#turns.set(model, { at: now, gapMs, gaps: turns.gaps + 1 });
+    const pace = this.#paces.get(model) ?? { at: since, gapMs: 0, gaps: 0 };
+    const gap = now - Math.max(pace.at, since);
+    const gapMs = pace.gaps === 0 ? gap : pace.gapMs + GAP_WEIGHT * (gap - pace.gapMs);
+    this.#paces.set(model, { at: now, gapMs, gaps: pace.gaps + 1 });
   }
 }

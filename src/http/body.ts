@@ -18,6 +18,9 @@ interface UsageSplice {
   insert: string;
 }
 
+/** What stands in the place of a body that is not needed any more. */
+export const NOTHING: Buffer = Buffer.alloc(0);
+
 /** A body that cannot be served, in words for the client; `param` names the parameter at fault. */
 export class BodyError extends Error {
   readonly param: string | null;

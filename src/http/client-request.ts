@@ -4,7 +4,7 @@ import { type AttemptEnd, classify } from '../machines/classify.js';
 import { decisionOf } from '../machines/decision.js';
 import type { ApiKind, AttemptRecord, RequestRecord } from '../machines/records.js';
 import type { EndpointConfig } from '../persistence/store.js';
-import type { RequestBody } from './body.js';
+import { NOTHING, type RequestBody } from './body.js';
 import type { RunningAttempt, Seen } from './relay.js';
 import type { Reply } from './reply.js';
 
@@ -28,7 +28,7 @@ export interface Accepted {
   clientIp: string | null;
   rawHeaders: readonly string[];
   /** Whose turn it is in the queue goes round by it. */
-  key: string;
+  key: () => string;
 }
 
 /** An attempt as it stands: where, and since when (monotonic, ms). */
@@ -37,8 +37,6 @@ export interface Tried {
   modelId: string;
   startedAt: number;
 }
-
-const NOTHING = Buffer.alloc(0);
 
 /** One request of a client, from accepted to settled: what it has been through, and what its row will say. */
 export class ClientRequest {

@@ -1,46 +1,31 @@
-/** Something with a deadline. `dueAt` is a time of the wheel's clock, ms; Infinity is none. */
-export interface Watched {
-  dueAt: number;
-  due(): void;
-}
+import type { Deadlines } from '../config.js';
+import { ofModel } from '../machines/endpoint.js';
+import { type Asked, extraMs, type Pace } from '../machines/pace.js';
+import type { EndpointConfig } from '../persistence/store.js';
+import type { AttemptDeadlines } from './relay.js';
 
-const TICK_MS = 20;
+/** The default deadline to the first byte is not stretched by more than this, ms. */
+const MOST_EXTRA_MS = 30 * 60_000;
 
-/**
- * The deadlines of all attempts behind one timer: moving one costs an assignment, not a timer. Never early, late by
- * at most two ticks. The timer runs while there is something to watch.
- */
-class DeadlineWheel {
-  /** Monotonic, ms, as of the last tick; never ahead of time. */
-  now = performance.now();
-  readonly #watched = new Set<Watched>();
-  #timer: NodeJS.Timeout | null = null;
-
-  watch(one: Watched): void {
-    this.#watched.add(one);
-    if (this.#timer !== null) return;
-    this.now = performance.now();
-    this.#timer = setInterval(this.#tick, TICK_MS);
-  }
-
-  forget(one: Watched): void {
-    this.#watched.delete(one);
-  }
-
-  /** The time so many ms from now at the earliest; 0 ms is never. */
-  after(ms: number): number {
-    return ms > 0 ? this.now + ms + TICK_MS : Number.POSITIVE_INFINITY;
-  }
-
-  #tick = (): void => {
-    this.now = performance.now();
-    if (this.#watched.size === 0) {
-      clearInterval(this.#timer as NodeJS.Timeout);
-      this.#timer = null;
-      return;
-    }
-    for (const one of this.#watched) if (one.dueAt <= this.now) one.due();
+/** The most specific deadline that is set; the default one to the first byte grows with what such requests need. */
+export function deadlinesOf(
+  global: Deadlines,
+  config: EndpointConfig,
+  modelId: string,
+  pace: Pace,
+  asked: Asked,
+): AttemptDeadlines {
+  const own = config.deadlines;
+  const set = { ...own, ...ofModel(own.models ?? {}, modelId) };
+  const total = config.inferenceTimeoutSecs > 0 ? config.inferenceTimeoutSecs * 1000 : global.totalMs;
+  const byDefault = asked.stream ? global.firstByteMs : global.firstByteWholeMs;
+  // What an operator has set holds as it is.
+  const grows = set.first_byte_ms === undefined && !global.firstByteSet;
+  const extra = grows ? Math.round(Math.min(MOST_EXTRA_MS, extraMs(pace, asked))) : 0;
+  return {
+    connectMs: set.connect_ms ?? global.connectMs,
+    firstByteMs: (set.first_byte_ms ?? byDefault) + extra,
+    idleMs: set.idle_ms ?? global.idleMs,
+    totalMs: set.total_ms ?? total,
   };
 }
-
-export const wheel = new DeadlineWheel();

@@ -2,23 +2,24 @@ import type { Books } from '../actors/books.js';
 import { tellEvidence } from '../actors/evidence.js';
 import type { House } from '../actors/house.js';
 import type { Lease, LeaseTable } from '../actors/leases.js';
+import { RetryBudget } from '../actors/retry-budget.js';
 import { settle } from '../actors/settle.js';
 import { type Clock, pause } from '../clock.js';
 import type { Deadlines, QueueLimits } from '../config.js';
 import { type Candidate, type Choice, choose } from '../machines/choose.js';
 import type { AttemptEnd } from '../machines/classify.js';
 import { type EvidenceEvent, ofModel } from '../machines/endpoint.js';
-import { type Asked, allowanceMs, extraMs, NEW_PACE, type Pace, type PaceSample } from '../machines/pace.js';
+import { type Asked, allowanceMs, NEW_PACE, type Pace, type PaceSample } from '../machines/pace.js';
 import type { ApiKind } from '../machines/records.js';
-import { RetryBudget } from '../machines/retry-budget.js';
-import type { EndpointConfig } from '../persistence/store.js';
 import { rewriteBody } from './body.js';
 import { type ClientRequest, logLine } from './client-request.js';
-import { type Watched, wheel } from './deadlines.js';
+import { deadlinesOf } from './deadlines.js';
 import { ApiError } from './errors.js';
 import { headerSafe, upstreamHeaders } from './headers.js';
-import { type AttemptDeadlines, relay, type Seen, type Unsent } from './relay.js';
+import { relay, type Seen, type Unsent } from './relay.js';
 import type { Upstreams } from './upstreams.js';
+import { verdictOf } from './verdict.js';
+import { type Watched, wheel } from './wheel.js';
 
 export interface FailoverDeps {
   house: House;
@@ -36,11 +37,11 @@ export interface FailoverDeps {
 interface Turn {
   choice: Choice;
   candidate: Candidate;
+  /** Of the endpoint, which may be gone when it is needed. */
+  name: string;
   lease: Lease;
   asked: Asked;
   pace: Pace;
-  /** How long it may wait for its first byte before that says something of the endpoint, ms. */
-  allowanceMs: number;
 }
 
 /** Answers that somebody else may do better than. All others are the client's business, or the endpoint's last word. */
@@ -50,9 +51,6 @@ const BUDGET_PATIENCE_MS = 1000;
 const BUDGET_LOOK_MS = 25;
 /** Bodies that are kept for another endpoint, all together. */
 const MOST_KEPT_BYTES = 512 * 1024 * 1024;
-/** Longest rest that an endpoint gets for asking, and the one of a 429 that does not say. */
-const MOST_REST_MS = 30_000;
-const REST_MS = 1000;
 
 /**
  * Sees requests through: chooses, waits for a turn, forwards, and until the client has got the first byte asks the
@@ -93,20 +91,19 @@ export function failoverOf(deps: FailoverDeps) {
       cold: loaded !== null && !loaded.includes(modelId),
     };
     const pace = ofModel(paces, modelId) ?? NEW_PACE;
-    const allowed = allowanceMs(pace, asked);
     const lease = leases.open({
       endpointId,
       modelId,
       trial: choice.trial,
       sentAt: clock.mono(),
-      allowanceMs: allowed,
+      allowanceMs: allowanceMs(pace, asked),
       abort: () => request.running?.end('the endpoint was removed', 'upstream_broken'),
       move: (reason) => {
         if (mayGoElsewhere(request)) request.running?.move(reason);
       },
     });
     request.choice = choice;
-    return { choice, candidate, lease, asked, pace, allowanceMs: allowed };
+    return { choice, candidate, name: nameOf(endpointId), lease, asked, pace };
   }
 
   /** Whether somebody else could be asked if this attempt failed. */
@@ -126,7 +123,8 @@ export function failoverOf(deps: FailoverDeps) {
     }
     request.choice = choice;
     if (choice.chosen === undefined && !choice.full && !waiting.mayHope(model)) return nobody(model, choice);
-    if (waiting.size >= queue.max) return tooMany(model);
+    // A body that may not be kept for another endpoint may not wait for one either.
+    if (waiting.size >= queue.max || !request.repeatable) return tooMany(model);
     const expected = waiting.expectedMs(model);
     if (queue.timeoutMs > 0 && expected !== null && expected > queue.timeoutMs) return tooLong(model);
     return waitForTurn(request);
@@ -135,12 +133,15 @@ export function failoverOf(deps: FailoverDeps) {
   function waitForTurn(request: ClientRequest): Promise<Turn | ApiError | 'left'> {
     const { id, key, scanned } = request.accepted;
     const { model } = scanned;
-    const ticket = { id, model, key };
+    const ticket = { id, model, key: key() };
     const since = clock.mono();
     request.phase = 'queued';
     request.endpointId = null;
     return new Promise((resolve) => {
+      let isOver = false;
       const over = (what: Turn | ApiError | 'left') => {
+        if (isOver) return;
+        isOver = true;
         wheel.forget(patience);
         request.reply.socket.off('close', onLeft);
         waiting.leave(ticket);
@@ -156,6 +157,7 @@ export function failoverOf(deps: FailoverDeps) {
       request.reply.socket.on('close', onLeft);
       waiting.enter({
         ticket,
+        since,
         tried: request.tried,
         begin: (choice) => over(take(request, choice, choice.chosen as Candidate)),
         giveUp: (why) =>
@@ -190,12 +192,24 @@ export function failoverOf(deps: FailoverDeps) {
     for (;;) {
       if (request.gone) return false;
       const now = clock.mono();
-      if (budget.mayRetry(now) || look(request).chosen?.proven === true) {
+      if (budget.mayRetry(now)) {
         budget.noteRetry(now);
         return true;
       }
+      // Where it goes to is well: such a retry finishes nobody off.
+      if (look(request).chosen?.proven === true) return true;
       if (now > until) return false;
       await pause(BUDGET_LOOK_MS);
+    }
+  }
+
+  /** The attempt; a lease does not outlive one that could not even begin. */
+  function begin(request: ClientRequest, turn: Turn, counts: boolean): Promise<Unsent | null> {
+    try {
+      return attempt(request, turn, counts);
+    } catch (error) {
+      turn.lease.close();
+      throw error;
     }
   }
 
@@ -206,6 +220,7 @@ export function failoverOf(deps: FailoverDeps) {
     const config = roster.config(endpointId);
     if (config === undefined) {
       lease.close();
+      waiting.pump();
       request.tried.add(endpointId);
       const message = 'the endpoint was removed';
       return Promise.resolve({ code: 'upstream_broken', message, answer: null, moved: true, ended: false });
@@ -237,14 +252,14 @@ export function failoverOf(deps: FailoverDeps) {
       deadlines: deadlinesOf(deadlines, config, modelId, pace, asked),
       clock,
       reply: request.reply,
-      ownHeaders: () => request.reply.headers(headerSafe(config.name)),
+      ownHeaders: () => request.reply.headers(headerSafe(turn.name)),
       keepsBack: (status) => counts && ELSEWHERE.has(status) && mayGoElsewhere(request),
       sent: () => {
         request.phase = 'waiting';
       },
       byteCame: (first) => {
         if (first) lease.answered(clock.mono());
-        else lease.touch(wheel.now);
+        else lease.touch(clock.mono());
       },
       begins: () => {
         request.phase = 'streaming';
@@ -252,12 +267,13 @@ export function failoverOf(deps: FailoverDeps) {
         request.freeBody();
       },
       settle: (end, seen, final) => {
-        lease.close();
         const mono = clock.mono();
+        const hung = end.how === 'left' && leases.isHung(endpointId, mono);
+        lease.close();
         request.noteAttempt(end, seen, tried, mono);
         if (counts) {
           if (final) finish(request, end);
-          tell(turn, end, seen, mono - startedAt);
+          tell(turn, end, seen, hung, mono - startedAt);
         }
         // There is room for somebody who waits.
         waiting.pump();
@@ -269,16 +285,15 @@ export function failoverOf(deps: FailoverDeps) {
   }
 
   /** What the attempt says of its endpoint. */
-  function tell(turn: Turn, end: AttemptEnd, seen: Seen, waitedMs: number): void {
+  function tell(turn: Turn, end: AttemptEnd, seen: Seen, hung: boolean, durationMs: number): void {
     const { endpointId, modelId } = turn.candidate;
     const mono = clock.mono();
-    const restMs = restOf(seen);
-    const what = restMs > 0 ? 'rest' : evidenceOf(end, waitedMs > turn.allowanceMs);
+    const { what, restMs } = verdictOf(end, seen, hung);
     if (what === null) return;
     let sample: PaceSample | null = null;
     if (what === 'success' && seen.firstByteMs !== null) {
       const { promptBytes, stream, cold } = turn.asked;
-      sample = { promptBytes, stream, cold, firstByteMs: seen.firstByteMs, durationMs: waitedMs };
+      sample = { promptBytes, stream, cold, firstByteMs: seen.firstByteMs, durationMs };
     }
     const event: EvidenceEvent = { type: 'evidence', modelId, what, mono, chance: random(), restMs, sample };
     // Registered late, it may have got another id meanwhile.
@@ -317,9 +332,16 @@ export function failoverOf(deps: FailoverDeps) {
       const turn = await nextTurn(request);
       if (turn === 'left') return finish(request, { how: 'left', status: null });
       if (turn instanceof ApiError) return giveUp(request, failed, turn);
-      const unsent = await attempt(request, turn, true);
+      if (request.gone) {
+        // It left, or everything ended, between the choice and now.
+        turn.lease.close();
+        waiting.pump();
+        if (request.left) return finish(request, { how: 'left', status: null });
+        return giveUp(request, failed, new ApiError('shutting_down', 'the server is shutting down'));
+      }
+      const unsent = await begin(request, turn, true);
       if (unsent === null || request.settled) return;
-      failed.push({ name: nameOf(turn.candidate.endpointId), unsent });
+      failed.push({ name: turn.name, unsent });
       const goesOn = !unsent.ended && mayGoElsewhere(request) && (unsent.moved || (await mayRetry(request)));
       if (request.left) return finish(request, { how: 'left', status: null });
       if (!goesOn) return giveUp(request, failed, null);
@@ -346,9 +368,12 @@ export function failoverOf(deps: FailoverDeps) {
     /** One attempt at one endpoint, counted nowhere. */
     async tryOut(request: ClientRequest, candidate: Candidate): Promise<void> {
       const choice: Choice = { chosen: candidate, trial: false, full: false, judged: [] };
-      const unsent = await attempt(request, take(request, choice, candidate), false);
+      // It is for this endpoint: nobody else is asked, and nothing takes it away.
+      request.repeatable = false;
+      const turn = take(request, choice, candidate);
+      const unsent = await begin(request, turn, false);
       if (unsent === null) return;
-      const name = nameOf(candidate.endpointId);
+      const { name } = turn;
       request.reply.error(new ApiError(unsent.code, `${name}: ${unsent.message}`), headerSafe(name));
     },
   };
@@ -357,51 +382,6 @@ export function failoverOf(deps: FailoverDeps) {
 interface Failed {
   name: string;
   unsent: Unsent;
-}
-
-/** Null: it says nothing. A client that left says nothing either, but after too long a wait for the first byte. */
-function evidenceOf(end: AttemptEnd, waitedTooLong: boolean): 'success' | 'transport' | 'answer' | null {
-  switch (end.how) {
-    case 'complete':
-      return 'success';
-    case 'refused':
-      return end.status >= 500 ? 'answer' : null;
-    case 'broken':
-      return end.answered === true ? 'answer' : 'transport';
-    case 'left':
-      return end.status === null && waitedTooLong ? 'transport' : null;
-    case 'ended':
-    case 'moved':
-      return null;
-  }
-}
-
-/** How long the endpoint asked to be left alone, ms; 0 if it did not. */
-function restOf({ statusCode, retryAfter }: Seen): number {
-  if (statusCode !== 429 && statusCode !== 503) return 0;
-  if (retryAfter === null) return statusCode === 429 ? REST_MS : 0;
-  const secs = /^\d+$/.test(retryAfter) ? Number(retryAfter) : (Date.parse(retryAfter) - Date.now()) / 1000;
-  return Number.isFinite(secs) ? Math.min(MOST_REST_MS, Math.max(0, secs * 1000)) : REST_MS;
-}
-
-/** The most specific deadline that is set; the one to the first byte grows with what is known of such requests. */
-function deadlinesOf(
-  global: Deadlines,
-  config: EndpointConfig,
-  modelId: string,
-  pace: Pace,
-  asked: Asked,
-): AttemptDeadlines {
-  const own = config.deadlines;
-  const set = { ...own, ...ofModel(own.models ?? {}, modelId) };
-  const total = config.inferenceTimeoutSecs > 0 ? config.inferenceTimeoutSecs * 1000 : global.totalMs;
-  const firstByte = set.first_byte_ms ?? (asked.stream ? global.firstByteMs : global.firstByteWholeMs);
-  return {
-    connectMs: set.connect_ms ?? global.connectMs,
-    firstByteMs: firstByte === 0 ? 0 : Math.round(firstByte + extraMs(pace, asked)),
-    idleMs: set.idle_ms ?? global.idleMs,
-    totalMs: set.total_ms ?? total,
-  };
 }
 
 function nobody(model: string, { judged }: Choice): ApiError {

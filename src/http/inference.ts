@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { timeOrderedId } from '../ids.js';
 import { BodyError, type RequestBody, scanBody } from './body.js';
-import { ClientRequest, type InferenceRoute } from './client-request.js';
+import { ClientRequest, type InferenceRoute, type Phase } from './client-request.js';
 import type { Discovery } from './discovery.js';
 import { ApiError } from './errors.js';
 import { type FailoverDeps, failoverOf } from './failover.js';
@@ -42,7 +42,7 @@ export interface LiveRequest {
   request_id: string;
   model: string;
   endpoint_id: string | null;
-  phase: string;
+  phase: Phase;
   age_ms: number;
   output_tokens: number;
   attempts: number;
@@ -119,7 +119,8 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     const { rawHeaders } = req;
     const clientIp = addressOf(req);
     const { id, requestId, acceptedAt, startedAt } = identity;
-    const key = keyOf(req);
+    // How long the client took to send it is not Troupe's time.
+    const readAt = clock.mono();
     const request = new ClientRequest({
       id,
       requestId,
@@ -130,7 +131,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       scanned,
       clientIp,
       rawHeaders,
-      key,
+      key: () => keyOf(req),
     });
     request.reply = new Reply(req, res, {
       kind: route.kind,
@@ -138,7 +139,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       requestId,
       told: () => ({
         attempts: request.tried.size,
-        overheadMs: Math.max(0, clock.mono() - startedAt - request.atEndpointsMs(clock.mono())),
+        overheadMs: Math.max(0, clock.mono() - readAt - request.atEndpointsMs(clock.mono())),
       }),
     });
     return request;

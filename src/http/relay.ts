@@ -2,12 +2,13 @@ import type { ServerResponse } from 'node:http';
 import { type Client, type Dispatcher, errors } from 'undici';
 import type { Clock } from '../clock.js';
 import type { AttemptEnd } from '../machines/classify.js';
-import { type Watched, wheel } from './deadlines.js';
+import { NOTHING } from './body.js';
 import type { ErrorCode } from './errors.js';
 import { downstreamHeaders } from './headers.js';
 import type { Reply } from './reply.js';
 import { type Connection, whenSent } from './sent-on.js';
 import { createTap, type Tap, type TapKind } from './tap.js';
+import { type Watched, wheel } from './wheel.js';
 
 /** Deadlines of one attempt, ms; 0 = none. */
 export interface AttemptDeadlines {
@@ -146,7 +147,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   /** Nothing that the upstream does matters any more. */
   #over = false;
   #phase: 'connect' | 'first_byte' | 'idle' | 'linger' = 'connect';
-  /** The next of the running deadline and the total one, by the wheel's clock. */
+  /** The next of the running deadline and the total one. */
   dueAt = Number.POSITIVE_INFINITY;
   #totalAt = Number.POSITIVE_INFINITY;
 
@@ -217,6 +218,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
       this.#fail(
         'upstream_broken',
         `the endpoint answered with a redirect (${status}), which is not followed`,
+        true,
       );
       return;
     }
@@ -259,7 +261,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
       return;
     }
     if (!this.#headSent && this.#options.reply.early && this.#tap?.mode !== 'sse') {
-      this.#fail('upstream_broken', 'the endpoint did not answer with a stream');
+      this.#fail('upstream_broken', 'the endpoint did not answer with a stream', true);
       return;
     }
     this.#judge();
@@ -276,7 +278,6 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
       this.#askPlain();
       return;
     }
-    // Its own error event is with the client, who needs no second one.
     if (this.#kept !== null || (this.#received === 0 && this.#status >= 300 && this.#mayKeepBack())) {
       this.#giveBack(this.#kept ?? []);
       return;
@@ -284,6 +285,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
     const told = this.#tap?.mode === 'sse' ? this.#tap.failure : null;
     const rest = this.#tap?.end() ?? [];
     if (told !== null) {
+      // Its own error event is with the client, who needs no second one.
       this.#settleAs({ how: 'broken', status: this.#status, error: told, answered: true });
       this.#send(rest);
       this.#finish(true);
@@ -336,7 +338,15 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
         this,
       );
     } catch (error) {
-      this.#fail('upstream_unreachable', `the request could not be sent: ${plainWords(error as Error)}`);
+      // Such as a header of the client that cannot be sent: no fault of the endpoint's.
+      const message = `the request could not be sent: ${plainWords(error as Error)}`;
+      const status = 502;
+      this.#breakOff('upstream_unreachable', message, {
+        how: 'broken',
+        status,
+        error: message,
+        unsent: true,
+      });
     }
   }
 
@@ -401,7 +411,10 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
       return;
     }
     this.#kept = null;
-    this.#send([...kept, chunk]);
+    this.#judge();
+    if (this.#send([...kept, chunk])) return;
+    this.#controller?.pause();
+    this.#disarm();
   }
 
   /** An answer that was kept back is whole: it goes to the caller. */
@@ -542,15 +555,13 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
 
   due(): void {
     const { connectMs, firstByteMs, idleMs, totalMs } = this.#options.deadlines;
-    if (this.#totalAt <= wheel.now) this.#deadline('timeout_total', totalMs);
+    if (this.#totalAt <= this.dueAt) this.#deadline('timeout_total', totalMs);
     else if (this.#phase === 'connect') this.#deadline('timeout_connect', connectMs);
     else if (this.#phase === 'first_byte') this.#deadline('timeout_first_byte', firstByteMs);
     else if (this.#phase === 'idle') this.#deadline('timeout_idle', idleMs);
     else this.#finish();
   }
 }
-
-const NOTHING = Buffer.alloc(0);
 
 const DEADLINE_WORDS = {
   timeout_connect: 'no connection to the endpoint',

@@ -1,10 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { type Watched, wheel } from './deadlines.js';
 import type { ApiError, ErrorCode } from './errors.js';
 import type { KeptAnswer } from './relay.js';
 import { pathOf, sendError } from './send.js';
 import type { TapKind } from './tap.js';
+import { type Watched, wheel } from './wheel.js';
 
 /** A streaming client that has got nothing for so long gets a head and comments, so that nobody in between gives up. */
 const PATIENCE_MS = 10_000;

@@ -1,8 +1,8 @@
 import type { LookupFunction } from 'node:net';
 import { Agent, Client, Pool } from 'undici';
 
-/** undici's own limit on making a connection is only a backstop: the deadline is the relay's. */
-const CONNECT_BACKSTOP_MS = 10_000;
+/** undici's own limit on making a connection is only a backstop: the deadline is the relay's, at most a minute. */
+const CONNECT_BACKSTOP_MS = 70_000;
 const KEEP_ALIVE_MS = 4000;
 
 /** Where the requests of an endpoint go: its connections, and what its URL has before the path. */
@@ -19,7 +19,7 @@ export class Upstreams {
   readonly checks: Agent;
 
   constructor(lookup: LookupFunction, connectTimeoutMs: number) {
-    const timeout = connectTimeoutMs === 0 ? 0 : connectTimeoutMs + CONNECT_BACKSTOP_MS;
+    const timeout = connectTimeoutMs === 0 ? 0 : Math.max(CONNECT_BACKSTOP_MS, connectTimeoutMs);
     this.#options = {
       connect: { lookup, timeout },
       pipelining: 1,

@@ -8,9 +8,9 @@ export type AttemptEnd =
   | { how: 'refused'; status: number }
   /**
    * Refused, reset, a deadline, cut; or, with `answered`, an answer that came and is none: without its terminal
-   * event, with an error in it, half a JSON.
+   * event, with an error in it, half a JSON; or, with `unsent`, a request that could not be sent to anybody.
    */
-  | { how: 'broken'; status: number; error: string; answered?: boolean }
+  | { how: 'broken'; status: number; error: string; answered?: boolean; unsent?: boolean }
   /** The client left; `status` is what it had been sent, null before a head. */
   | { how: 'left'; status: number | null }
   /** Troupe ended it: the grace was over, or the endpoint was removed by force. */

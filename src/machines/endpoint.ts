@@ -158,7 +158,7 @@ export const endpointMachine = setup({
     allowTrial: assign(({ context, event }) =>
       event.type === 'circuit.due' ? circuitsAfterTime(context, event.mono) : {},
     ),
-    forgetFailures: assign({ circuit: NEW_CIRCUIT, modelCircuits: {}, resting: {} }),
+    forgetTraffic: assign(() => nothingLearned()),
     takeSeed: assign(({ event }) =>
       event.type === 'reseed' ? { success: event.success, failed: event.failed } : {},
     ),
@@ -198,7 +198,7 @@ export const endpointMachine = setup({
           {
             guard: 'isNewUrl',
             target: '.pending',
-            actions: ['endProbe', 'retarget', 'forgetEngine', 'forgetFailures', 'announce'],
+            actions: ['endProbe', 'retarget', 'forgetEngine', 'forgetTraffic', 'announce'],
           },
           { actions: ['endProbe', 'retarget'] },
         ],
@@ -380,6 +380,7 @@ function afterCheck(context: EndpointContext, event: CheckedEvent): Partial<Endp
     ...timing,
     modelsChanged,
     models: modelsChanged ? result.models : context.models,
+    ...(modelsChanged ? onlyListed(context, result.models) : {}),
     loaded: result.loaded,
     engineType: result.engineType,
     latencyMs: result.latencyMs,
@@ -387,6 +388,17 @@ function afterCheck(context: EndpointContext, event: CheckedEvent): Partial<Endp
     lastError: null,
     errorCount: 0,
   };
+}
+
+/** What is known of models that are not listed any more is forgotten. */
+function onlyListed(
+  { modelCircuits, resting, paces }: EndpointContext,
+  models: EngineModel[],
+): Pick<EndpointContext, 'modelCircuits' | 'resting' | 'paces'> {
+  const listed = new Set(models.map(({ modelId }) => modelId));
+  const kept = <T>(known: Readonly<Record<string, T>>) =>
+    Object.fromEntries(Object.entries(known).filter(([id]) => listed.has(id)));
+  return { modelCircuits: kept(modelCircuits), resting: kept(resting), paces: kept(paces) };
 }
 
 function sameModels(a: EngineModel[], b: EngineModel[]): boolean {

@@ -70,7 +70,9 @@ export function extraMs(pace: Pace, asked: Asked): number {
 /** How long a request may wait for its first byte before its endpoint counts as hung. */
 export function allowanceMs(pace: Pace, asked: Asked): number {
   const learned = asked.stream ? percentile(pace.firstByte[placeOf(asked)], 0.99) : pace.wholeMs;
-  return learned === null ? ALLOWED_UNLEARNED_MS : Math.max(LEAST_ALLOWED_MS, PATIENCE * learned);
+  // Nothing is known of such requests but that they need longer.
+  if (learned === null) return ALLOWED_UNLEARNED_MS + extraMs(pace, asked);
+  return Math.max(LEAST_ALLOWED_MS, PATIENCE * learned);
 }
 
 /** The upper edge of the bucket in which the percentile lies; null while too little is known. */

@@ -29,14 +29,11 @@ export const queueLogic = fromStore({
     left: (context, event: { id: string; model: string }) => ({
       queue: leave(context.queue, event.id, event.model),
     }),
-    taken: (context, event: { model: string }) => ({ queue: take(context.queue, event.model) }),
+    taken: (context, event: { model: string; id: string }) => ({
+      queue: take(context.queue, event.model, event.id),
+    }),
   },
 });
-
-/** A queue nobody waits in. */
-export function emptyQueue(): QueueState {
-  return { lanes: new Map(), size: 0 };
-}
 
 /** The queue of these tickets, given in order of arrival: what `enqueue` makes of them, in one go. */
 export function queueOf(tickets: Iterable<Ticket>): QueueState {
@@ -84,12 +81,34 @@ export function next(queue: QueueState, model: string): string | undefined {
   return lanesOf(queue, model)[0]?.ids[0];
 }
 
-/** Without `next`, its key behind the other keys. The same object if nobody waits. */
-export function take(queue: QueueState, model: string): QueueState {
-  const [lane, ...others] = lanesOf(queue, model);
+/** Everybody who waits for the model, in the order of their turns. */
+export function* turns(queue: QueueState, model: string): Generator<string> {
+  const lanes = lanesOf(queue, model);
+  for (let round = 0, found = true; found; round += 1) {
+    found = false;
+    for (const { ids } of lanes) {
+      const id = ids[round];
+      if (id === undefined) continue;
+      found = true;
+      yield id;
+    }
+  }
+}
+
+/**
+ * Without `next`, or without one who gets the turn before others; the key goes behind the other keys, the model behind
+ * the other models. The same object if that one does not wait.
+ */
+export function take(queue: QueueState, model: string, id = next(queue, model)): QueueState {
+  const lanes = lanesOf(queue, model);
+  const lane = id === undefined ? undefined : lanes.find(({ ids }) => ids.includes(id));
   if (lane === undefined) return queue;
-  const ids = lane.ids.slice(1);
-  return withLanes(queue, model, ids.length === 0 ? others : [...others, { key: lane.key, ids }], -1);
+  const others = lanes.filter((one) => one !== lane);
+  const ids = lane.ids.filter((each) => each !== id);
+  const without = new Map(queue.lanes);
+  without.delete(model);
+  const rest = ids.length === 0 ? others : [...others, { key: lane.key, ids }];
+  return withLanes({ lanes: without, size: queue.size }, model, rest, -1);
 }
 
 /** How many wait for this model. */

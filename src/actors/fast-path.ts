@@ -9,7 +9,7 @@ type EndpointLogic = Logics['endpoint'];
  * leaves the circuit where it is with what `noteEvidence` does; all other events are left to the machine, also where
  * `count` is no plain assignment.
  */
-export function countingFast(machine: EndpointLogic): EndpointLogic {
+export function withFastPath(machine: EndpointLogic): EndpointLogic {
   const { count } = machine.implementations.actions as { count?: { assignment?: unknown } };
   const assignment = count?.assignment;
   if (typeof assignment !== 'function') return machine;
