@@ -124,7 +124,9 @@ export function failoverOf(deps: FailoverDeps) {
     request.choice = choice;
     if (choice.chosen === undefined && !choice.full && !waiting.mayHope(model)) return nobody(model, choice);
     // A body that may not be kept for another endpoint may not wait for one either.
-    if (waiting.size >= queue.max || !request.repeatable) return tooMany(model);
+    if (waiting.size >= queue.max || !request.repeatable) {
+      return choice.chosen !== undefined || choice.full ? tooMany(model) : nobody(model, choice);
+    }
     const expected = waiting.expectedMs(model);
     if (queue.timeoutMs > 0 && expected !== null && expected > queue.timeoutMs) return tooLong(model);
     return waitForTurn(request);

@@ -30,7 +30,7 @@ export interface Phases {
 
 const SHOWN = 5;
 
-export const POLICY = 'least-busy';
+const POLICY = 'least-busy';
 
 /** A choice in numbers, for the record. */
 export function decisionOf(
