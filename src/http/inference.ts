@@ -147,7 +147,8 @@ export function inferenceOf(deps: InferenceDeps): Inference {
 
   /** An unknown model is looked for once before it is refused. */
   async function refuseUnknown(model: string): Promise<void> {
-    if (house.catalogue.places(model).length === 0) await deps.discovery.look();
+    if (house.catalogue.places(model).length > 0) return;
+    await deps.discovery.look();
     if (house.catalogue.candidates(model, clock.mono()).length > 0) return;
     throw new ApiError(
       'model_not_found',
@@ -157,7 +158,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
   }
 
   /** The client's leaving ends what runs for it. */
-  function watchClient(request: ClientRequest): () => void {
+  async function whileThere(request: ClientRequest, run: () => Promise<void>): Promise<void> {
     const { socket } = request.reply;
     const onClose = () => {
       request.left = true;
@@ -165,7 +166,11 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       request.running?.clientLeft();
     };
     socket.on('close', onClose);
-    return () => socket.off('close', onClose);
+    try {
+      await run();
+    } finally {
+      socket.off('close', onClose);
+    }
   }
 
   return {
@@ -175,19 +180,12 @@ export function inferenceOf(deps: InferenceDeps): Inference {
           failover.finish(request, { how: 'broken', status: closed.status, error: closed.message });
           throw closed;
         }
-        if (house.catalogue.places(request.accepted.scanned.model).length === 0) {
-          await refuseUnknown(request.accepted.scanned.model);
-        }
+        await refuseUnknown(request.accepted.scanned.model);
         if (req.socket.destroyed) {
           failover.finish(request, { how: 'left', status: null });
           return;
         }
-        const unwatch = watchClient(request);
-        try {
-          await failover.serve(request);
-        } finally {
-          unwatch();
-        }
+        await whileThere(request, () => failover.serve(request));
       });
     },
 
@@ -201,12 +199,8 @@ export function inferenceOf(deps: InferenceDeps): Inference {
         const { model } = request.accepted.scanned;
         const place = house.catalogue.places(model).find((one) => one.endpointId === endpointId);
         const modelId = place?.modelId ?? model;
-        const unwatch = watchClient(request);
-        try {
-          await failover.tryOut(request, house.catalogue.candidate({ endpointId, modelId }, clock.mono()));
-        } finally {
-          unwatch();
-        }
+        const candidate = house.catalogue.candidate({ endpointId, modelId }, clock.mono());
+        await whileThere(request, () => failover.tryOut(request, candidate));
       });
     },
 
