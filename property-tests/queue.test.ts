@@ -4,6 +4,7 @@ import { createActor } from 'xstate';
 import {
   ahead,
   enqueue,
+  heldBy,
   leave,
   next,
   type QueueState,
@@ -19,30 +20,38 @@ const MODELS = ['llama', '__proto__', 'constructor'];
 const KEYS = ['', 'anna', '__proto__', 'constructor', 'toString'];
 const model = fc.constantFrom(...MODELS);
 const key = fc.constantFrom(...KEYS);
+const PRIORITIES = [0, 1, 7];
+const priority = fc.constantFrom(...PRIORITIES);
 
 type Step =
-  | { do: 'enter'; model: string; key: string }
+  | { do: 'enter'; model: string; key: string; priority: number }
   | { do: 'again'; back: number }
   | { do: 'leave'; back: number }
   | { do: 'take'; model: string };
 /** Half of the runs keep to one model, so that its lanes fill. `back` counts from the newest, gone or not. */
-const steps = fc
-  .oneof(fc.constant(fc.constant('llama')), fc.constant(model))
-  .chain((which) =>
-    fc.array(
-      fc.oneof(
-        { weight: 5, arbitrary: fc.record({ do: fc.constant('enter' as const), model: which, key }) },
-        { weight: 1, arbitrary: fc.record({ do: fc.constant('again' as const), back: fc.nat(12) }) },
-        { weight: 2, arbitrary: fc.record({ do: fc.constant('leave' as const), back: fc.nat(12) }) },
-        { weight: 4, arbitrary: fc.record({ do: fc.constant('take' as const), model: which }) },
-      ),
-      { maxLength: 80, size: 'max' },
+const steps = fc.oneof(fc.constant(fc.constant('llama')), fc.constant(model)).chain((which) =>
+  fc.array(
+    fc.oneof(
+      {
+        weight: 5,
+        arbitrary: fc.record({ do: fc.constant('enter' as const), model: which, key, priority }),
+      },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant('again' as const), back: fc.nat(12) }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant('leave' as const), back: fc.nat(12) }) },
+      { weight: 4, arbitrary: fc.record({ do: fc.constant('take' as const), model: which }) },
     ),
-  ) satisfies fc.Arbitrary<Step[]>;
+    { maxLength: 80, size: 'max' },
+  ),
+) satisfies fc.Arbitrary<Step[]>;
+/** The same where everybody is equal. */
+const equalSteps = steps.map((list) =>
+  list.map((step): Step => (step.do === 'enter' ? { ...step, priority: 0 } : step)),
+);
 
 /**
- * The plain model: one list in order of arrival, and since when each key stands at its place in the round. It
- * stands anew when it begins to wait and when it had its turn; who stands longest is next.
+ * The plain model: one list in order of arrival, and since when each key stands at its place in the round of its
+ * priority. It stands anew when it begins to wait and when it had its turn; of the best priority who stands longest
+ * is next.
  */
 class Model {
   waiting: Ticket[] = [];
@@ -50,7 +59,7 @@ class Model {
   #now = 0;
 
   enter(ticket: Ticket) {
-    if (this.#of(ticket.model, ticket.key).length === 0) this.#stand(ticket.model, ticket.key);
+    if (this.#of(ticket).length === 0) this.#stand(ticket);
     this.waiting.push(ticket);
   }
 
@@ -59,33 +68,39 @@ class Model {
   }
 
   next(of: string): Ticket | undefined {
-    const [first] = this.keys(of).sort((a, b) => this.#at(of, a) - this.#at(of, b));
-    return first === undefined ? undefined : this.#of(of, first)[0];
+    const all = this.waiting.filter((ticket) => ticket.model === of);
+    const best = Math.min(...all.map((ticket) => ticket.priority));
+    const [first] = all
+      .filter((ticket) => ticket.priority === best)
+      .sort((a, b) => this.#at(a) - this.#at(b));
+    return first === undefined ? undefined : this.#of(first)[0];
   }
 
   take(of: string): Ticket | undefined {
     const ticket = this.next(of);
     if (ticket === undefined) return undefined;
     this.remove(ticket.id);
-    this.#stand(of, ticket.key);
+    this.#stand(ticket);
     return ticket;
   }
 
   keys(of: string): string[] {
-    return KEYS.filter((each) => this.#of(of, each).length > 0);
+    return KEYS.filter((each) => this.waiting.some((ticket) => ticket.model === of && ticket.key === each));
   }
 
-  #of(of: string, whose: string) {
-    return this.waiting.filter((ticket) => ticket.model === of && ticket.key === whose);
+  #of({ model, key, priority }: Ticket) {
+    return this.waiting.filter(
+      (ticket) => ticket.model === model && ticket.key === key && ticket.priority === priority,
+    );
   }
 
-  #at(of: string, whose: string) {
-    return this.#since.get(JSON.stringify([of, whose])) ?? 0;
+  #at({ model, key, priority }: Ticket) {
+    return this.#since.get(JSON.stringify([model, key, priority])) ?? 0;
   }
 
-  #stand(of: string, whose: string) {
+  #stand({ model, key, priority }: Ticket) {
     this.#now += 1;
-    this.#since.set(JSON.stringify([of, whose]), this.#now);
+    this.#since.set(JSON.stringify([model, key, priority]), this.#now);
   }
 }
 
@@ -106,7 +121,8 @@ function play(list: Step[], each: (seen: Seen) => void = () => {}) {
     let turn: Ticket | undefined;
     switch (step.do) {
       case 'enter': {
-        const ticket = { id: `r${entered.length}`, model: step.model, key: step.key };
+        const { model: of, key: whose, priority: first } = step;
+        const ticket = { id: `r${entered.length}`, model: of, key: whose, priority: first };
         entered.push(ticket);
         model.enter(ticket);
         queue = enqueue(queue, ticket);
@@ -165,6 +181,9 @@ test('in any order of entering, leaving and taking, the turn and the counts are 
           expect(next(queue, of)).toBe(model.next(of)?.id);
           expect(ahead(queue, of)).toBe(model.waiting.filter((ticket) => ticket.model === of).length);
         }
+        for (const whose of KEYS) {
+          expect(heldBy(queue, whose)).toBe(model.waiting.filter((ticket) => ticket.key === whose).length);
+        }
       });
     }),
   );
@@ -182,9 +201,9 @@ test('every ticket leaves or has its turn, once, and nothing remains of an empty
   );
 });
 
-test('between two turns of a key that waits, every other key that waits has exactly one', () => {
+test('between two turns of a key that waits, every other key of its priority that waits has exactly one', () => {
   fc.assert(
-    fc.property(steps, (list) => {
+    fc.property(equalSteps, (list) => {
       // Per model and key since its last turn: the turns of others, and who has waited all the time.
       const spans = new Map<string, { turns: string[]; all: Set<string>; on: boolean }>();
       const nameOf = (of: string, whose: string) => JSON.stringify([of, whose]);
@@ -216,16 +235,32 @@ test('between two turns of a key that waits, every other key that waits has exac
   );
 });
 
-test('within a key the turns are in the order of arrival', () => {
+test('whoever has a turn, nobody of a better priority waits for that model', () => {
+  fc.assert(
+    fc.property(steps, (list) => {
+      play(list, ({ model, taken }) => {
+        if (taken === undefined) return;
+        const rest = model.waiting.filter((ticket) => ticket.model === taken.model);
+        for (const ticket of rest) expect(ticket.priority).toBeGreaterThanOrEqual(taken.priority);
+      });
+    }),
+  );
+});
+
+test('within a key and priority the turns are in the order of arrival', () => {
   fc.assert(
     fc.property(steps, (list) => {
       const { queue, entered, taken } = play(list);
       const order = [...taken.map(({ id }) => id), ...drain(queue).ids];
       for (const of of MODELS) {
         for (const whose of KEYS) {
-          const own = entered.filter((ticket) => ticket.model === of && ticket.key === whose);
-          const arrived = own.map(({ id }) => id).filter((id) => order.includes(id));
-          expect(order.filter((id) => arrived.includes(id))).toEqual(arrived);
+          for (const rank of PRIORITIES) {
+            const own = entered.filter(
+              (ticket) => ticket.model === of && ticket.key === whose && ticket.priority === rank,
+            );
+            const arrived = own.map(({ id }) => id).filter((id) => order.includes(id));
+            expect(order.filter((id) => arrived.includes(id))).toEqual(arrived);
+          }
         }
       }
     }),
@@ -254,12 +289,15 @@ test('who has left never has a turn, and the others have theirs in the order the
 
 test('a queue made of tickets is the one they would have entered one by one', () => {
   fc.assert(
-    fc.property(fc.array(fc.record({ id: fc.constantFrom('a', 'b', 'c'), model, key })), (tickets) => {
-      const entered = tickets.reduce(enqueue, queueOf([]));
-      const made = queueOf(tickets);
-      expect(made).toEqual(entered);
-      expect(drain(made).ids).toEqual(drain(entered).ids);
-    }),
+    fc.property(
+      fc.array(fc.record({ id: fc.constantFrom('a', 'b', 'c'), model, key, priority })),
+      (tickets) => {
+        const entered = tickets.reduce(enqueue, queueOf([]));
+        const made = queueOf(tickets);
+        expect(made).toEqual(entered);
+        expect(drain(made).ids).toEqual(drain(entered).ids);
+      },
+    ),
   );
 });
 
@@ -268,7 +306,7 @@ test('no step changes the queue it was given', () => {
     fc.property(steps, model, key, (list, of, whose) => {
       const { queue } = play(list);
       const before = structuredClone(queue);
-      enqueue(queue, { id: 'new', model: of, key: whose });
+      enqueue(queue, { id: 'new', model: of, key: whose, priority: 3 });
       take(queue, of);
       leave(queue, next(queue, of) ?? 'nobody', of);
       expect(queue).toEqual(before);
@@ -277,9 +315,9 @@ test('no step changes the queue it was given', () => {
 });
 
 test('the actor begins with its tickets and follows its events', () => {
-  const first = { id: 'a', model: 'llama', key: 'anna' };
-  const second = { id: 'b', model: 'llama', key: 'anna' };
-  const third = { id: 'c', model: 'llama', key: 'ben' };
+  const first = { id: 'a', model: 'llama', key: 'anna', priority: 0 };
+  const second = { id: 'b', model: 'llama', key: 'anna', priority: 0 };
+  const third = { id: 'c', model: 'llama', key: 'ben', priority: 0 };
   const actor = createActor(queueLogic, { input: { tickets: [first, second] } }).start();
   const queue = () => actor.getSnapshot().context.queue;
   actor.send({ type: 'entered', ticket: third });

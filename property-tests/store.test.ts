@@ -79,7 +79,7 @@ test('a start restores exactly what was live, however often each batch was writt
           await store.open();
           const books = new Books('run', { blockRows, maxBytes: 1e9 });
           for (const id of ENDPOINTS) {
-            await store.insertEndpoint(configOf(id));
+            await store.insertEndpoint(configOf(id), null, null);
             books.seedEndpoint(configOf(id), newEndpointSeed());
           }
           let written = 0;
@@ -117,7 +117,7 @@ test('the restored rate is today’s tokens ÷ seconds, whatever yesterday was',
       withStore(async (file) => {
         const store = new SqliteStore(file, () => NOON);
         await store.open();
-        for (const id of ENDPOINTS) await store.insertEndpoint(configOf(id));
+        for (const id of ENDPOINTS) await store.insertEndpoint(configOf(id), null, null);
         const books = new Books('run');
         for (const id of ENDPOINTS) books.seedEndpoint(configOf(id), newEndpointSeed());
         for (const one of yesterday) books.append(moved(one, -86_400_000, 'y'));

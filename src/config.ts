@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { isAbsolute, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { parseTrusted } from './http/client-address.js';
 import { normaliseUrl } from './http/endpoint-input.js';
 
 export interface NamedUrl {
@@ -20,6 +21,24 @@ export interface Deadlines {
   totalMs: number;
 }
 
+/** Who may come in, and how. */
+export interface AccessConfig {
+  /** `--no-auth`: everybody on this machine, without a key. */
+  isOpen: boolean;
+  /** Of the admin of a first start; a password that is null is made. */
+  adminUsername: string;
+  adminPassword: string | null;
+  /** The key of the environment. */
+  apiKey: string | null;
+  /** What secrets at rest are sealed under; null: the key file in the data dir. */
+  secretKey: string | null;
+  /** Origins of pages that may use `/v1`. */
+  corsOrigins: string[];
+  /** Addresses and networks whose forwarding headers are believed. */
+  trustedProxies: string[];
+  tls: { cert: string; key: string } | null;
+}
+
 export interface Config {
   host: string;
   port: number;
@@ -34,11 +53,14 @@ export interface Config {
   shutdownGraceMs: number;
   deadlines: Deadlines;
   queue: QueueLimits;
+  access: AccessConfig;
 }
 
 /** Requests that wait for an endpoint to have room. */
 export interface QueueLimits {
   max: number;
+  /** Of one key or user. */
+  maxPerKey: number;
   timeoutMs: number;
 }
 
@@ -60,21 +82,36 @@ const HELP = `Usage: node dist/server.js [options]
 One OpenAI-compatible front door for every inference box you own.
 
 Options (and their environment variables)
-  --host ADDRESS        TROUPE_HOST          bind address (127.0.0.1); loopback only for now
+  --host ADDRESS        TROUPE_HOST          bind address (127.0.0.1)
   --port NUMBER         TROUPE_PORT          port (7180); 0 picks a free one
   --data-dir DIR        TROUPE_DATA_DIR      where troupe.db lives (./data)
   --endpoint NAME=URL   TROUPE_ENDPOINTS     registered at start; repeatable, comma separated in the variable
   --demo                TROUPE_DEMO=1        three simulated engines on a fresh temporary data dir
   --log-level LEVEL     TROUPE_LOG_LEVEL     ${LOG_LEVELS.join(', ')} (info)
+  --tls-cert FILE       TROUPE_TLS_CERT      serve HTTPS with this certificate (PEM); read again when it changes
+  --tls-key FILE        TROUPE_TLS_KEY       and this private key
+  --trust-proxy LIST    TROUPE_TRUST_PROXY   addresses or networks whose X-Forwarded-* headers are believed
+  --no-auth             ask nobody for a key; on loopback only
   --check               validate options and data dir, then exit
   --help, --version     print and exit
 
 Environment only
+  TROUPE_ADMIN_USERNAME (admin)           TROUPE_ADMIN_PASSWORD (generated), both for the first start only
+  TROUPE_API_KEY                          a key with every permission, as long as it is set
+  TROUPE_SECRET_KEY                       seals the keys of endpoints; else secret.key in the data dir does
+  TROUPE_CORS_ORIGINS                     origins whose pages may use /v1, comma separated
   TROUPE_HEALTH_INTERVAL_MS (10000)       TROUPE_HEALTH_TIMEOUT_MS (5000)
   TROUPE_CONNECT_TIMEOUT_MS (5000)        TROUPE_FIRST_BYTE_TIMEOUT_MS (120000; 600000 without streaming)
   TROUPE_IDLE_TIMEOUT_MS (60000)          TROUPE_TOTAL_TIMEOUT_MS (0 = none)
   TROUPE_QUEUE_MAX (1000)                 TROUPE_QUEUE_TIMEOUT_MS (60000)
+  TROUPE_QUEUE_MAX_PER_KEY (half of it)
   TROUPE_HISTORY_RETENTION_DAYS (30)      TROUPE_SHUTDOWN_GRACE_MS (30000)
+
+Commands on the data dir of a server that is not running (--data-dir, TROUPE_DATA_DIR)
+  admin reset-password [NAME]             a new password for an admin, told once
+  keys create NAME [--permissions LIST] [--models LIST] [--expires-at TIME]
+  keys list
+  keys revoke ID
 `;
 
 /** Options win over the environment, the environment over defaults. Throws `ConfigError`. */
@@ -86,13 +123,14 @@ export function readConfig(argv: string[], env: NodeJS.ProcessEnv): Command {
   if (demo && values['data-dir'] !== undefined) {
     throw new ConfigError('--demo runs on a fresh temporary data dir: leave out --data-dir');
   }
-  const dataDir = text(values['data-dir'], '--data-dir') ?? text(env.TROUPE_DATA_DIR, 'TROUPE_DATA_DIR');
   const whole = env.TROUPE_FIRST_BYTE_TIMEOUT_MS === undefined ? 600_000 : undefined;
   const firstByteMs = number('TROUPE_FIRST_BYTE_TIMEOUT_MS', env, 120_000, 0, MOST_MS);
+  const queueMax = number('TROUPE_QUEUE_MAX', env, 1000, 0, 1_000_000);
+  const host = text(values.host, '--host') ?? text(env.TROUPE_HOST, 'TROUPE_HOST') ?? '127.0.0.1';
   const config: Config = {
-    host: hostOf(values.host, env),
+    host,
     port: portOf(values.port, env),
-    dataDir: resolvePath(dataDir ?? 'data'),
+    dataDir: dataDirOf(values['data-dir'], env),
     endpoints: endpointsOf(values.endpoint, env),
     demo,
     logLevel: logLevelOf(values['log-level'], env),
@@ -109,9 +147,11 @@ export function readConfig(argv: string[], env: NodeJS.ProcessEnv): Command {
       totalMs: number('TROUPE_TOTAL_TIMEOUT_MS', env, 0, 0, MOST_MS),
     },
     queue: {
-      max: number('TROUPE_QUEUE_MAX', env, 1000, 0, 1_000_000),
+      max: queueMax,
+      maxPerKey: number('TROUPE_QUEUE_MAX_PER_KEY', env, Math.ceil(queueMax / 2), 0, 1_000_000),
       timeoutMs: number('TROUPE_QUEUE_TIMEOUT_MS', env, 60_000, 0, MOST_MS),
     },
+    access: accessOf(values, env, host),
   };
   return { run: values.check ? 'check' : 'serve', config };
 }
@@ -127,6 +167,11 @@ export function isLoopback(host: string): boolean {
   );
 }
 
+/** Absolute. */
+export function dataDirOf(option: string | undefined, env: NodeJS.ProcessEnv): string {
+  return resolvePath(text(option, '--data-dir') ?? text(env.TROUPE_DATA_DIR, 'TROUPE_DATA_DIR') ?? 'data');
+}
+
 function readOptions(argv: string[]) {
   try {
     return parseArgs({
@@ -140,6 +185,10 @@ function readOptions(argv: string[]) {
         endpoint: { type: 'string', multiple: true },
         demo: { type: 'boolean' },
         'log-level': { type: 'string' },
+        'tls-cert': { type: 'string' },
+        'tls-key': { type: 'string' },
+        'trust-proxy': { type: 'string' },
+        'no-auth': { type: 'boolean' },
         check: { type: 'boolean' },
         help: { type: 'boolean', short: 'h' },
         version: { type: 'boolean', short: 'v' },
@@ -150,14 +199,75 @@ function readOptions(argv: string[]) {
   }
 }
 
-function hostOf(option: string | undefined, env: NodeJS.ProcessEnv): string {
-  const host = text(option, '--host') ?? text(env.TROUPE_HOST, 'TROUPE_HOST') ?? '127.0.0.1';
-  if (!isLoopback(host)) {
+/** A secret that is a guess away is none. */
+const LEAST_SECRET_CHARS = 16;
+
+function accessOf(
+  values: ReturnType<typeof readOptions>,
+  env: NodeJS.ProcessEnv,
+  host: string,
+): AccessConfig {
+  const isOpen = values['no-auth'] ?? false;
+  if (isOpen && !isLoopback(host)) {
     throw new ConfigError(
-      `--host ${host}: only loopback addresses (127.0.0.1, ::1, localhost) can be used until access control is there`,
+      `--no-auth with --host ${host}: only on loopback (127.0.0.1, ::1, localhost) can everybody be let in`,
     );
   }
-  return host;
+  const secretKey = text(env.TROUPE_SECRET_KEY, 'TROUPE_SECRET_KEY') ?? null;
+  if (secretKey !== null && secretKey.length < LEAST_SECRET_CHARS) {
+    throw new ConfigError(`TROUPE_SECRET_KEY has fewer than ${LEAST_SECRET_CHARS} characters`);
+  }
+  return {
+    isOpen,
+    adminUsername: text(env.TROUPE_ADMIN_USERNAME, 'TROUPE_ADMIN_USERNAME')?.trim() ?? 'admin',
+    adminPassword: text(env.TROUPE_ADMIN_PASSWORD, 'TROUPE_ADMIN_PASSWORD') ?? null,
+    apiKey: text(env.TROUPE_API_KEY, 'TROUPE_API_KEY')?.trim() ?? null,
+    secretKey,
+    corsOrigins: originsOf(env),
+    trustedProxies: trustedOf(values['trust-proxy'], env),
+    tls: tlsOf(values, env),
+  };
+}
+
+function originsOf(env: NodeJS.ProcessEnv): string[] {
+  return listOf(env.TROUPE_CORS_ORIGINS).map((origin) => {
+    if (origin === '*') return origin;
+    try {
+      // As browsers write it: lower case, without a default port.
+      const { origin: written } = new URL(origin);
+      if (written !== 'null' && /^https?:\/\/[^/]+\/?$/i.test(origin)) return written;
+    } catch {
+      // Said below.
+    }
+    throw new ConfigError(
+      `TROUPE_CORS_ORIGINS ${JSON.stringify(origin)}: write origins such as https://app.example`,
+    );
+  });
+}
+
+function trustedOf(option: string | undefined, env: NodeJS.ProcessEnv): string[] {
+  const name = option === undefined ? 'TROUPE_TRUST_PROXY' : '--trust-proxy';
+  try {
+    return parseTrusted(option ?? env.TROUPE_TRUST_PROXY ?? '');
+  } catch (error) {
+    throw new ConfigError(`${name}: ${(error as Error).message}`);
+  }
+}
+
+function tlsOf(values: ReturnType<typeof readOptions>, env: NodeJS.ProcessEnv): AccessConfig['tls'] {
+  const cert = text(values['tls-cert'], '--tls-cert') ?? text(env.TROUPE_TLS_CERT, 'TROUPE_TLS_CERT');
+  const key = text(values['tls-key'], '--tls-key') ?? text(env.TROUPE_TLS_KEY, 'TROUPE_TLS_KEY');
+  if (cert === undefined && key === undefined) return null;
+  if (cert === undefined) throw new ConfigError('--tls-key goes with --tls-cert');
+  if (key === undefined) throw new ConfigError('--tls-cert goes with --tls-key');
+  return { cert: resolvePath(cert), key: resolvePath(key) };
+}
+
+function listOf(value: string | undefined): string[] {
+  return (value ?? '')
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '');
 }
 
 function portOf(option: string | undefined, env: NodeJS.ProcessEnv): number {

@@ -1,12 +1,20 @@
 #!/usr/bin/env node
 import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
+import type { IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Logger } from 'pino';
 import type { Database } from 'sqlite';
 import { waitFor } from 'xstate';
+import { Accounts } from './access/accounts.js';
+import { Directory } from './access/directory.js';
+import { type FirstStart, firstStart, firstStartText } from './access/first-start.js';
+import { passwordsOf } from './access/passwords.js';
+import { RateLimits } from './access/rate-limits.js';
+import { secretKey } from './access/secret-key.js';
+import { Vault } from './access/vault.js';
 import { Books } from './actors/books.js';
 import { buildHouse, type HouseDeps } from './actors/house.js';
 import { LeaseTable } from './actors/leases.js';
@@ -16,21 +24,30 @@ import { saveUnsaved } from './actors/unsaved.js';
 import { viewsOf } from './actors/view.js';
 import { writeOldest } from './actors/writing.js';
 import { type Clock, pause, systemClock } from './clock.js';
-import { type Config, ConfigError, readConfig, VERSION } from './config.js';
+import { isAccessCommand, runAccessCommand } from './commands.js';
+import { type Config, ConfigError, isLoopback, readConfig, VERSION } from './config.js';
 import { type Demo, startDemo } from './demo/demo.js';
-import { checkEndpoint } from './engines/check.js';
+import { type CheckResult, checkEndpoint } from './engines/check.js';
+import { apiKeyRoutes } from './http/api-keys.js';
 import { frontDoor } from './http/app.js';
+import { auditLogRoutes } from './http/audit-logs.js';
+import { authRoutes } from './http/auth.js';
+import { corsOf } from './http/browser-headers.js';
+import { clientAddressOf, isSecure, isTrustedAddress, isTrustedProxy } from './http/client-address.js';
 import { dashboardRoutes } from './http/dashboard.js';
 import { discoveryOf } from './http/discovery.js';
 import { endpointRoutes } from './http/endpoints.js';
 import { ApiError } from './http/errors.js';
 import { eventsOf } from './http/events.js';
+import { gateOf } from './http/gate.js';
 import { inferenceOf } from './http/inference.js';
+import { keyUsageRoutes } from './http/key-usage.js';
 import { openDoor } from './http/listen.js';
 import { livenessRoutes } from './http/liveness.js';
 import { cachedLookup } from './http/lookup.js';
 import { modelRoutes } from './http/models.js';
 import { Upstreams } from './http/upstreams.js';
+import { userRoutes } from './http/users.js';
 import { openLog } from './log.js';
 import { checkDataDir, dataDirAt, takeDataDir } from './persistence/data-dir.js';
 import { SqliteStore } from './persistence/sqlite/sqlite-store.js';
@@ -43,6 +60,10 @@ export interface Seams {
   tamper?: HouseDeps['tamper'];
   /** Gets the writer handle of the database each time it is opened. */
   onWriter?: (writer: Database) => void;
+  /** log2 of the cost of a password's hash. */
+  passwordCost?: number;
+  /** Gets what a first start tells once. */
+  announce?: (first: FirstStart, url: string) => void;
 }
 
 export interface RunningServer {
@@ -67,6 +88,20 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   const books = new Books(randomUUID());
   const leases = new LeaseTable();
   const store = new SqliteStore(dir.database, () => clock.now(), seams.onWriter);
+  const { access } = config;
+  const directory = new Directory(access.apiKey);
+  const rateLimits = new RateLimits();
+  const accounts = new Accounts({
+    store: store.access,
+    directory,
+    passwords: passwordsOf(seams.passwordCost === undefined ? {} : { cost: seams.passwordCost }),
+    clock,
+    newId: randomUUID,
+    log,
+  });
+  const addressOf = clientAddressOf(access.trustedProxies);
+  const isFromProxy = isTrustedProxy(access.trustedProxies);
+  const overTls = (req: IncomingMessage) => isSecure(req, isFromProxy);
   const upstreams = new Upstreams(
     cachedLookup(() => clock.mono()),
     config.deadlines.connectMs,
@@ -74,22 +109,28 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   let opened: OpenReport | null = null;
   let phase: 'starting' | 'serving' | 'draining' = 'starting';
 
-  const check: HouseDeps['check'] = ({ baseUrl, apiKey, headers }, engineType, signal) =>
-    checkEndpoint(
-      { baseUrl, apiKey, headers, engineType },
-      {
-        timeoutMs: config.healthTimeoutMs,
-        dispatcher: upstreams.checks,
-        mono: () => clock.mono(),
-        ...(signal === undefined ? {} : { signal }),
-      },
-    );
+  const vault = new Vault();
+  const check: HouseDeps['check'] = async ({ id, baseUrl, tlsCa }, engineType, signal) =>
+    vault.isLost(id)
+      ? LOCKED
+      : checkEndpoint(
+          { baseUrl, ...vault.get(id), engineType },
+          {
+            timeoutMs: config.healthTimeoutMs,
+            dispatcher: upstreams.checksFor(tlsCa),
+            mono: () => clock.mono(),
+            ...(signal === undefined ? {} : { signal }),
+          },
+        );
   const house = buildHouse({
     clock,
     random,
     books,
     leases,
     store,
+    directory,
+    vault,
+    sweep: () => accounts.sweep(),
     healthIntervalMs: config.healthIntervalMs,
     retentionDays: config.retentionDays,
     unsavedFile: dir.unsaved,
@@ -103,6 +144,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     books,
     leases,
     store,
+    vault,
     clock,
     newId: randomUUID,
     check,
@@ -117,6 +159,9 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     books,
     leases,
     upstreams,
+    vault,
+    rateLimits,
+    addressOf,
     discovery: discoveryOf(house, clock),
     clock,
     random,
@@ -143,16 +188,34 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     ...endpointRoutes({ house, registry, views, store, clock, caughtUp }),
     ...dashboardRoutes({ house, books, store, views, tree, caughtUp, live: () => inference.live() }),
     ...modelRoutes(house),
+    ...authRoutes({ accounts, directory, addressOf }),
+    ...userRoutes({ accounts, directory }),
+    ...apiKeyRoutes({ accounts, directory, rateLimits }),
+    ...keyUsageRoutes({ books, directory, store: store.access, clock, caughtUp }),
+    ...auditLogRoutes(store.access),
   ];
-  const door = await openDoor(
-    frontDoor({ routes, inference, events, starting: () => phase === 'starting', log }),
-    config.host,
-    config.port,
-  );
+  const handler = frontDoor({
+    routes,
+    inference,
+    events,
+    starting: () => phase === 'starting',
+    gate: gateOf({ directory, clock, isOpen: access.isOpen, addressOf, isSecure: overTls }),
+    isOpen: access.isOpen,
+    cors: corsOf(access.corsOrigins),
+    addressOf,
+    isSecure: overTls,
+    log,
+  });
+  const door = await openDoor(handler, config.host, config.port, {
+    tls: access.tls ?? undefined,
+    trusted: isTrustedAddress(access.trustedProxies),
+    log,
+  });
 
   let lock: Awaited<ReturnType<typeof takeDataDir>>;
   try {
     lock = await takeDataDir(dir);
+    vault.unlock(await secretKey(access.secretKey, dir.secretKey, log));
     opened = await openStore(store, log);
   } catch (error) {
     await door.close(0);
@@ -161,6 +224,20 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   house.root.start();
   await waitFor(house.root, (snapshot) => snapshot.matches('running'), { timeout: Number.POSITIVE_INFINITY });
   for (const { name, url } of config.endpoints) await registry.registerAtStart(name, url);
+  const { unseeded } = house.root.getSnapshot().context;
+  const first = await firstStart({
+    accounts,
+    directory,
+    store: store.access,
+    report: opened,
+    isSeeded: !unseeded.includes('users') && store.trouble === null,
+    username: access.adminUsername,
+    password: access.adminPassword,
+    now: () => clock.now(),
+    log,
+  });
+  if (first !== null) seams.announce?.(first, door.url);
+  warnOfOpenDoors(config, log);
   phase = 'serving';
   const seeded = house.root.getSnapshot().context.unseeded.length === 0;
   // Said at every level but silent: it is how an operator, and a script, learns the port.
@@ -237,6 +314,26 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   return { url: door.url, port: door.port, stop: () => stopOnce(config.shutdownGraceMs), failed };
 }
 
+/** What a health check finds where the endpoint's key cannot be read. */
+const LOCKED: CheckResult = {
+  ok: false,
+  reason: 'key_refused',
+  error:
+    'its stored key and headers cannot be read with this secret key: set them again, or bring the right key back',
+};
+
+function warnOfOpenDoors({ host, access }: Config, log: Logger): void {
+  if (access.isOpen) {
+    log.warn({}, '--no-auth: everybody on this machine may use and change everything, without a key');
+  }
+  if (!isLoopback(host) && access.tls === null) {
+    log.warn(
+      { host },
+      'keys and passwords cross the network in clear: use --tls-cert, or a proxy that speaks TLS',
+    );
+  }
+}
+
 /** Opens the store; what makes it unusable ends the start, everything else is waited out. */
 async function openStore(store: Store, log: Logger): Promise<OpenReport | null> {
   try {
@@ -254,6 +351,11 @@ async function openStore(store: Store, log: Logger): Promise<OpenReport | null> 
 /** Runs the command line; answers the exit code, null for a process that is to go on. */
 export async function main(argv: string[], env: NodeJS.ProcessEnv): Promise<void> {
   try {
+    process.umask(0o077);
+    if (isAccessCommand(argv)) {
+      process.stdout.write(await runAccessCommand(argv, env));
+      return;
+    }
     const command = readConfig(argv, env);
     if (command.run === 'print') {
       process.stdout.write(command.text);
@@ -267,10 +369,15 @@ export async function main(argv: string[], env: NodeJS.ProcessEnv): Promise<void
     }
     await serve(command.config);
   } catch (error) {
-    if (!(error instanceof ConfigError) && !(error instanceof StoreError)) throw error;
+    if (!isToldOnly(error)) throw error;
     process.stderr.write(`troupe: ${error.message}\n`);
     process.exit(2);
   }
+}
+
+/** What the operator can mend: the message says it all. */
+function isToldOnly(error: unknown): error is Error {
+  return error instanceof ConfigError || error instanceof StoreError || error instanceof ApiError;
 }
 
 async function serve(config: Config): Promise<void> {
@@ -279,6 +386,7 @@ async function serve(config: Config): Promise<void> {
   let server: RunningServer | null = null;
   let demo: Demo | null = null;
   let asked = false;
+  let key = config.access.apiKey ?? '';
 
   async function finish(code: number): Promise<never> {
     await demo?.stop();
@@ -304,7 +412,12 @@ async function serve(config: Config): Promise<void> {
     config.endpoints = [...demo.endpoints, ...config.endpoints];
   }
   try {
-    server = await startServer(config, logger);
+    server = await startServer(config, logger, {
+      announce: (told, url) => {
+        key = told.key;
+        process.stdout.write(firstStartText(told, url));
+      },
+    });
   } catch (error) {
     await demo?.stop();
     if (config.demo) await rm(config.dataDir, { recursive: true, force: true });
@@ -315,7 +428,7 @@ async function serve(config: Config): Promise<void> {
     await finish(await server.stop());
     return;
   }
-  demo?.trickle(server.url);
+  demo?.trickle(server.url, key);
   server.failed.then(finish);
 }
 

@@ -1,10 +1,10 @@
-import { request } from 'node:http';
+import { type OutgoingHttpHeaders, request } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { open } from 'sqlite';
 import sqlite3 from 'sqlite3';
 import { expect, test } from 'vitest';
-import { engine, pause, spawnServer, startLocal, until } from './support/server.js';
+import { engine, pause, spawnServer, startLocal, TEST_KEY, until, withKey } from './support/server.js';
 
 test('a table that vanishes while the server runs is a 503 to those who read it, and nothing else', async () => {
   const box = await engine();
@@ -31,7 +31,7 @@ test('a request that is still being sent when the shutdown begins is answered', 
     answer += chunk;
   });
   socket.write(
-    `POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body.slice(0, 5)}`,
+    `POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nauthorization: Bearer ${TEST_KEY}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body.slice(0, 5)}`,
   );
   await pause(200);
   server.child.kill('SIGTERM');
@@ -46,10 +46,14 @@ test('a request that is still being sent when the shutdown begins is answered', 
 test('HEAD of the event stream ends at once', async () => {
   const server = await startLocal();
   const status = await new Promise((resolve, reject) => {
-    request(`${server.url}/api/dashboard/events`, { method: 'HEAD' }, (res) => {
-      res.resume();
-      res.on('end', () => resolve(res.statusCode));
-    })
+    request(
+      `${server.url}/api/dashboard/events`,
+      { method: 'HEAD', headers: withKey() as OutgoingHttpHeaders },
+      (res) => {
+        res.resume();
+        res.on('end', () => resolve(res.statusCode));
+      },
+    )
       .on('error', reject)
       .end();
   });

@@ -2,7 +2,16 @@ import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { expect, onTestFinished, test } from 'vitest';
 import { dial, openStream, payloads, rawRequest } from './support/clients.js';
-import { type Api, engine, pause, type Reply, spawnServer, startLocal, until } from './support/server.js';
+import {
+  type Api,
+  engine,
+  pause,
+  type Reply,
+  spawnServer,
+  startLocal,
+  TEST_KEY,
+  until,
+} from './support/server.js';
 import * as shapes from './support/shapes.js';
 
 const QUIET = { TROUPE_HEALTH_INTERVAL_MS: '3600000', TROUPE_HEALTH_TIMEOUT_MS: '1000' };
@@ -45,8 +54,8 @@ test('an engine that answers is registered online with its models', async () => 
   const server = await startLocal({ env: { ...QUIET, TROUPE_HEALTH_INTERVAL_MS: '12345' } });
   const reply = await post(server, { name: 'box', base_url: `${box.url}/v1/` });
   expect(reply.status).toBe(201);
-  const { models, deadlines, ...endpoint } = reply.json;
-  expect(deadlines).toEqual({});
+  const { models, deadlines, tls_ca, ...endpoint } = reply.json;
+  expect([deadlines, tls_ca]).toEqual([{}, null]);
   expect(endpoint).toEqual(expect.schemaMatching(shapes.endpoint));
   expect(models).toEqual(expect.schemaMatching(shapes.endpointModel.array()));
   expect(endpoint).toMatchObject({
@@ -352,7 +361,9 @@ test('malformed JSON is 400, a body that is not declared JSON 415, whatever the 
 test('a body without a content type is 415', async () => {
   const server = await startLocal({ env: QUIET });
   const wire = await dial(server.url);
-  wire.socket.write('POST /api/endpoints HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}');
+  wire.socket.write(
+    `POST /api/endpoints HTTP/1.1\r\nhost: localhost\r\nx-api-key: ${TEST_KEY}\r\ncontent-length: 2\r\n\r\n{}`,
+  );
   await until(() => wire.received().includes('\r\n\r\n'));
   expect(wire.received()).toContain('HTTP/1.1 415');
 });

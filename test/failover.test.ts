@@ -2,7 +2,7 @@ import { connect } from 'node:net';
 import { expect, test } from 'vitest';
 import type { SimulatedEngine } from '../src/demo/simulated-engine.js';
 import { chatBody, openStream, payloads, rawRequest } from './support/clients.js';
-import { type Api, engine, type LocalServer, pause, startLocal, until } from './support/server.js';
+import { type Api, engine, type LocalServer, pause, startLocal, TEST_KEY, until } from './support/server.js';
 import * as shapes from './support/shapes.js';
 
 /** No health check comes between. */
@@ -320,7 +320,7 @@ test('what is pipelined behind a request whose client left is not asked of anybo
   await server.send('PUT', `/api/endpoints/${ids[0]}`, { max_concurrency: 1 });
   box(0).faults.always = { kind: 'hang' };
   const one = chatBody('sim-small');
-  const text = `POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(one)}\r\n\r\n${one}`;
+  const text = `POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nx-api-key: ${TEST_KEY}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(one)}\r\n\r\n${one}`;
   const socket = connect(server.server.port, '127.0.0.1');
   socket.write(text + text);
   await until(async () => (await server.get('/api/dashboard/stats')).json.queued_requests === 1);

@@ -84,9 +84,20 @@ test.each([
   [['--endpoint', 'http://127.0.0.1:1'], {}, '--endpoint'],
   [['--endpoint', 'box=ftp://127.0.0.1'], {}, '--endpoint'],
   [['--endpoint', 'box=http://u:p@127.0.0.1'], {}, '--endpoint'],
-  [['--host', '0.0.0.0'], {}, '--host'],
+  [['--no-auth', '--host', '0.0.0.0'], {}, '--no-auth'],
   [['--host', '192.168.7.7'], {}, '--host'],
-  [['--host', '::'], {}, '--host'],
+  [['--no-auth', '--host', '::'], {}, '--no-auth'],
+  [['--tls-cert', 'cert.pem'], {}, '--tls-key'],
+  [['--tls-key', 'key.pem'], {}, '--tls-cert'],
+  [['--tls-cert', '/nowhere/cert.pem', '--tls-key', '/nowhere/key.pem'], {}, '--tls-cert'],
+  [['--trust-proxy', 'everybody'], {}, '--trust-proxy'],
+  [['--endpoint', 'box=http://169.254.169.254'], {}, '--endpoint'],
+  [[], { TROUPE_TRUST_PROXY: '10.0.0.0/99' }, 'TROUPE_TRUST_PROXY'],
+  [[], { TROUPE_CORS_ORIGINS: 'app.example' }, 'TROUPE_CORS_ORIGINS'],
+  [[], { TROUPE_SECRET_KEY: 'short' }, 'TROUPE_SECRET_KEY'],
+  [[], { TROUPE_API_KEY: ' ' }, 'TROUPE_API_KEY'],
+  [[], { TROUPE_ADMIN_PASSWORD: '' }, 'TROUPE_ADMIN_PASSWORD'],
+  [[], { TROUPE_QUEUE_MAX_PER_KEY: 'x' }, 'TROUPE_QUEUE_MAX_PER_KEY'],
   [[], { TROUPE_PORT: 'abc' }, 'TROUPE_PORT'],
   [[], { TROUPE_LOG_LEVEL: 'loud' }, 'TROUPE_LOG_LEVEL'],
   [[], { TROUPE_ENDPOINTS: 'nonsense' }, 'TROUPE_ENDPOINTS'],
@@ -110,9 +121,13 @@ test.each([
   },
 );
 
-test('TROUPE_HOST outside of loopback is refused', async () => {
+test('without access control TROUPE_HOST outside of loopback is refused', async () => {
   const dataDir = newDataDir();
-  await expectRefused(['--data-dir', dataDir, '--port', '0'], { TROUPE_HOST: '0.0.0.0' }, '0.0.0.0');
+  await expectRefused(
+    ['--no-auth', '--data-dir', dataDir, '--port', '0'],
+    { TROUPE_HOST: '0.0.0.0' },
+    '0.0.0.0',
+  );
   expect(existsSync(dataDir)).toBe(false);
 });
 
@@ -401,8 +416,8 @@ test('the demo comes alive by itself and leaves nothing behind', async () => {
 
 // Who is let in.
 
-test('only clients that name this machine are let in', async () => {
-  const server = await startLocal();
+test('where nobody is asked for a key only clients that name this machine are let in', async () => {
+  const server = await startLocal({ args: ['--no-auth'] });
   const { port } = new URL(server.url);
   const status = async (path: string, headers: Record<string, string>, body?: string) => {
     const reply = await rawRequest(server.url, path, { headers, ...(body === undefined ? {} : { body }) });
@@ -428,9 +443,9 @@ test('only clients that name this machine are let in', async () => {
   }
 });
 
-test('pages of other origins change nothing', async () => {
+test('where nobody is asked for a key pages of other origins change nothing', async () => {
   const box = await engine();
-  const server = await startLocal();
+  const server = await startLocal({ args: ['--no-auth'] });
   const body = { name: 'box', base_url: box.url };
   for (const origin of ['https://evil.example', 'null', 'http://localhost.evil.example']) {
     const reply = await server.send('POST', '/api/endpoints', body, { origin });
@@ -446,11 +461,14 @@ test('pages of other origins change nothing', async () => {
 
 test('there is one line per finished request, without prompt, answer or key', async () => {
   const box = await engine({ apiKey: 'canary-box-key' });
-  const server = await spawnServer();
-  await server.register('box', box.url, {
-    api_key: 'canary-box-key',
-    headers: { 'x-tenant': 'canary-tenant' },
-  });
+  const server = await spawnServer({ env: { TROUPE_API_KEY: 'canary-client-key' } });
+  const key = { authorization: 'Bearer canary-client-key' };
+  await server.send(
+    'POST',
+    '/api/endpoints',
+    { name: 'box', base_url: box.url, api_key: 'canary-box-key', headers: { 'x-tenant': 'canary-tenant' } },
+    key,
+  );
   const ask = (id: string, more: object) =>
     server.send(
       'POST',
@@ -471,8 +489,8 @@ test('there is one line per finished request, without prompt, answer or key', as
   expect(await server.end()).toBe(0);
   const lines = server
     .output()
-    .trim()
     .split('\n')
+    .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line));
   const finished = lines.filter(({ request_id }) => request_id !== undefined);
   expect(finished.map(({ request_id }) => request_id)).toEqual(['whole', 'stream', 'refused', 'cut']);

@@ -195,11 +195,20 @@ test('an endpoint that answers 400 with and without the addition is not remember
 
 test('the endpoint sees no credential of the client, no hop-by-hop header and nothing of ours, but its own key and headers', async () => {
   const box = await engine({ apiKey: 'box-key' });
-  const server = await startLocal({ env: { TROUPE_HEALTH_INTERVAL_MS: '60000' } });
-  await server.register('box', box.url, {
-    api_key: 'box-key',
-    headers: { 'X-Team': 'ours', 'x-kept': 'endpoint' },
-  });
+  const env = { TROUPE_HEALTH_INTERVAL_MS: '60000', TROUPE_API_KEY: 'client-key' };
+  const server = await startLocal({ env });
+  const registered = await server.send(
+    'POST',
+    '/api/endpoints',
+    {
+      name: 'box',
+      base_url: box.url,
+      api_key: 'box-key',
+      headers: { 'X-Team': 'ours', 'x-kept': 'endpoint' },
+    },
+    { 'x-api-key': 'client-key' },
+  );
+  expect(registered.status).toBe(201);
   const reply = await rawRequest(server.url, CHAT, {
     body: chatBody('sim-small'),
     headers: {

@@ -40,7 +40,7 @@ function room(...ids: string[]) {
   let serial = 0;
   const enter = (model = 'm', tried: string[] = []) => {
     serial += 1;
-    const ticket = { id: `${model}${serial}`, model, key: '' };
+    const ticket = { id: `${model}${serial}`, model, key: '', priority: 0 };
     const waiter: Waiter = {
       ticket,
       since: clock.now,

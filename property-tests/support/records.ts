@@ -5,6 +5,7 @@ import type { ApiKind, AttemptRecord, RequestRecord } from '../../src/machines/r
 export const NOON = new Date(2026, 0, 15, 12).getTime();
 export const ENDPOINTS = ['e1', 'e2', 'e3'];
 export const KINDS: ApiKind[] = ['chat_completions', 'completions', 'embeddings'];
+export const OWNERS = ['k1', 'k2'];
 export const MODELS = ['m', 'n:latest'];
 
 const attempt: fc.Arbitrary<AttemptRecord> = fc
@@ -33,6 +34,7 @@ export function records(maxLength = 40, mostApartMs = 90_000): fc.Arbitrary<Requ
     outcome: fc.constantFrom('success' as const, 'failure' as const, 'cancelled' as const),
     timeline: fc.constantFrom('success' as const, 'error' as const, 'none' as const),
     attempts: fc.array(attempt, { maxLength: 3 }),
+    keyId: fc.option(fc.constantFrom(...OWNERS)),
   });
   return fc.array(one, { maxLength }).map((list) => {
     let at = NOON;
@@ -45,6 +47,7 @@ export function records(maxLength = 40, mostApartMs = 90_000): fc.Arbitrary<Requ
         requestType: 'chat',
         model: 'm',
         clientIp: null,
+        userId: null,
         acceptedAt: at - rest.durationMs,
         completedAt: at,
         ttftMs: null,

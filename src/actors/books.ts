@@ -13,6 +13,7 @@ import {
   type Sums,
 } from '../machines/sums.js';
 import { type TpsState, tpsSeed } from '../machines/tps.js';
+import { addDay, emptyOwnerUsage, type OwnerUsage, onDate } from '../machines/usage.js';
 import type { EndpointConfig } from '../persistence/store.js';
 
 export type Health = 'pending' | 'online' | 'error' | 'offline';
@@ -82,6 +83,7 @@ export class Books {
   readonly #endpoints = new Map<string, EndpointSeed>();
   readonly #sums = new Map<string, Map<string, ModelSums>>();
   readonly #minutes = new Map<number, Slot>();
+  readonly #usage = new Map<string, OwnerUsage>();
   /** Endpoints that serve but have no row in the store yet. */
   readonly #provisional = new Map<string, EndpointConfig>();
   /** False while the stored endpoints could not be read: until then no sum has a place. */
@@ -230,6 +232,11 @@ export class Books {
     for (const slot of slots) this.#minutes.set(slot.minute, slot);
   }
 
+  seedUsage(rows: Iterable<OwnerUsage>): void {
+    this.#usage.clear();
+    for (const row of rows) this.#usage.set(row.ownerId, row);
+  }
+
   setDraining(id: string, draining: boolean): void {
     const endpoint = this.#endpoints.get(id);
     if (endpoint !== undefined) endpoint.draining = draining;
@@ -334,6 +341,15 @@ export class Books {
     );
   }
 
+  /** What an owner has used, as of a day. */
+  usage(ownerId: string, today: string): OwnerUsage {
+    const usage = onDate(this.#usage.get(ownerId) ?? emptyOwnerUsage(ownerId, today), today);
+    for (const block of this.#blocks) {
+      for (const day of block.delta.usage.values()) if (day.ownerId === ownerId) addDay(usage, day);
+    }
+    return usage;
+  }
+
   #commit(block: Block): void {
     for (const [id, counters] of block.delta.counters) {
       const endpoint = this.#endpoints.get(id);
@@ -344,6 +360,11 @@ export class Books {
     for (const row of block.delta.daily.values()) this.#commitDaily(row);
     addMinutes(this.#minutes, block.delta);
     this.#forgetOldMinutes();
+    for (const day of block.delta.usage.values()) {
+      const usage = this.#usage.get(day.ownerId) ?? emptyOwnerUsage(day.ownerId, day.date);
+      addDay(usage, day);
+      this.#usage.set(day.ownerId, usage);
+    }
     for (const [id, health] of block.health) {
       const endpoint = this.#endpoints.get(id);
       if (endpoint !== undefined) Object.assign(endpoint, health);
@@ -495,7 +516,7 @@ function rename<V>(map: Map<string, V>, from: string, to: string): void {
 }
 
 function renamed(delta: Delta, from: string, to: string): Delta {
-  const result = emptyDelta();
+  const result = { ...emptyDelta(), usage: delta.usage };
   const name = (id: string) => (id === from ? to : id);
   for (const [id, counters] of delta.counters) {
     foldDelta(result, { ...emptyDelta(), counters: new Map([[name(id), counters]]) });

@@ -1,3 +1,4 @@
+import type { Vault } from '../access/vault.js';
 import type { Candidate } from '../machines/choose.js';
 import { failureRate, freshFailureRate, NEW_CIRCUIT, worse } from '../machines/circuit.js';
 import { ofModel } from '../machines/endpoint.js';
@@ -22,7 +23,7 @@ export interface Catalogue {
   touch(): void;
 }
 
-export function catalogueOf(roster: Roster, leases: LeaseTable): Catalogue {
+export function catalogueOf(roster: Roster, leases: LeaseTable, vault: Vault): Catalogue {
   let index: Map<string, Place[]> | undefined;
 
   function places(model: string): readonly Place[] {
@@ -41,7 +42,8 @@ export function catalogueOf(roster: Roster, leases: LeaseTable): Catalogue {
     return {
       endpointId,
       modelId,
-      status: roster.status(endpointId),
+      // Without its key there is no use in asking it.
+      status: vault.isLost(endpointId) ? 'offline' : roster.status(endpointId),
       active: leases.count(endpointId),
       maxConcurrency: roster.config(endpointId)?.maxConcurrency ?? null,
       circuit: worse(circuit.state, there.state),

@@ -1,4 +1,6 @@
 import { createActor, fromPromise } from 'xstate';
+import type { Directory } from '../access/directory.js';
+import type { Vault } from '../access/vault.js';
 import { type Clock, localDate, minuteOf, pause } from '../clock.js';
 import type { CheckResult } from '../engines/check.js';
 import type { EngineType } from '../engines/engine.js';
@@ -38,6 +40,8 @@ export interface HouseDeps {
   books: Books;
   leases: LeaseTable;
   store: Store;
+  directory: Directory;
+  vault: Vault;
   healthIntervalMs: number;
   retentionDays: number;
   unsavedFile: string;
@@ -48,7 +52,13 @@ export interface HouseDeps {
     engineType: EngineType | null,
     signal?: AbortSignal,
   ) => Promise<CheckResult>;
-  log: { info(details: object, message: string): void; warn(details: object, message: string): void };
+  /** Forgets what is over in the directory. */
+  sweep: () => Promise<void>;
+  log: {
+    info(details: object, message: string): void;
+    warn(details: object, message: string): void;
+    error(details: object, message: string): void;
+  };
   /** Tests put a fault into the real logic of an actor here, and own the timers. */
   tamper?: Tamper;
   timers?: ActorClock;
@@ -89,7 +99,7 @@ export function buildHouse(deps: HouseDeps): House {
   const { clock, books, store, random, log } = deps;
   const system = () => root.system as System;
   const roster = rosterOf(system, books, newEndpointSeed());
-  const catalogue = catalogueOf(roster, deps.leases);
+  const catalogue = catalogueOf(roster, deps.leases, deps.vault);
   const waiting = new WaitingRoom({ catalogue, roster, system, mono: () => clock.mono(), random });
   const seeding = seedingOf({ ...deps, system });
   const keepHouse = housekeeping(deps);

@@ -17,11 +17,20 @@ export interface HousekeepingDeps {
   clock: Clock;
   /** 0 = for ever. */
   retentionDays: number;
+  /** Forgets what is over in the directory of users, keys and sessions. */
+  sweep: () => Promise<void>;
   log: { warn(details: object, message: string): void };
 }
 
 /** Checkpoints, retention and roll-up; called with every tick, does what is due and never waits. */
-export function housekeeping({ store, books, clock, retentionDays, log }: HousekeepingDeps): () => void {
+export function housekeeping({
+  store,
+  books,
+  clock,
+  retentionDays,
+  sweep,
+  log,
+}: HousekeepingDeps): () => void {
   let nextCheckpoint = 0;
   let nextSlice = 0;
   let busy = false;
@@ -29,6 +38,7 @@ export function housekeeping({ store, books, clock, retentionDays, log }: Housek
   async function slice(): Promise<boolean> {
     const now = clock.now();
     let more = false;
+    await sweep();
     if (retentionDays > 0) {
       more = (await store.expireRequests(now - retentionDays * DAY_MS, SLICE_ROWS)) >= SLICE_ROWS;
     }

@@ -1,10 +1,14 @@
+import { auditEntry } from '../access/accounts.js';
+import { type Actor, SYSTEM } from '../access/principal.js';
+import type { Vault } from '../access/vault.js';
 import type { Clock } from '../clock.js';
 import type { CheckResult } from '../engines/check.js';
 import type { EngineType } from '../engines/engine.js';
 import type { EndpointChange, EndpointInput } from '../http/endpoint-input.js';
 import { ApiError } from '../http/errors.js';
-import { type EndpointConfig, type Store, StoreError } from '../persistence/store.js';
+import { type EndpointConfig, type EndpointSecrets, type Store, StoreError } from '../persistence/store.js';
 import { type Books, newEndpointSeed } from './books.js';
+import { changedEndpoint, toldEndpoint } from './endpoint-audit.js';
 import type { House } from './house.js';
 import type { LeaseTable } from './leases.js';
 import { actorNamed, names } from './names.js';
@@ -14,6 +18,7 @@ export interface RegistryDeps {
   books: Books;
   leases: LeaseTable;
   store: Store;
+  vault: Vault;
   clock: Clock;
   newId: () => string;
   check: (config: EndpointConfig, engineType: EngineType | null) => Promise<CheckResult>;
@@ -24,17 +29,17 @@ export interface RegistryDeps {
 
 /** Changes to the set of endpoints: written first, then told to the actors. */
 export interface Registry {
-  register(input: EndpointInput): Promise<EndpointConfig>;
+  register(input: EndpointInput, actor: Actor): Promise<EndpointConfig>;
   /** `--endpoint NAME=URL`: no check, no error; an endpoint of that URL that is there stays as it is. */
   registerAtStart(name: string, url: string): Promise<void>;
-  update(id: string, change: EndpointChange): Promise<EndpointConfig>;
-  remove(id: string, force: boolean): Promise<void>;
-  setDraining(id: string, draining: boolean): Promise<EndpointConfig>;
+  update(id: string, change: EndpointChange, actor: Actor): Promise<EndpointConfig>;
+  remove(id: string, force: boolean, actor: Actor): Promise<void>;
+  setDraining(id: string, draining: boolean, actor: Actor): Promise<EndpointConfig>;
   get(id: string): EndpointConfig;
 }
 
 export function registryOf(deps: RegistryDeps): Registry {
-  const { house, books, leases, store, clock, log } = deps;
+  const { house, books, leases, store, vault, clock, log } = deps;
   /** Names and URLs of registrations that wait for their first check. */
   const reserved = new Set<EndpointConfig>();
   let changes: Promise<unknown> = Promise.resolve();
@@ -77,6 +82,9 @@ export function registryOf(deps: RegistryDeps): Registry {
     }
   }
 
+  const entry = (actor: Actor, action: string, name: string, detail: object) =>
+    auditEntry(clock.now(), actor, action, name, detail);
+
   function open(config: EndpointConfig): void {
     books.seedEndpoint(config, newEndpointSeed());
     actorNamed(house.system, names.endpoints)?.send({ type: 'register', config });
@@ -85,19 +93,25 @@ export function registryOf(deps: RegistryDeps): Registry {
   return {
     get,
 
-    async register(input) {
+    async register(input, actor) {
       const config = newConfig(deps.newId(), input, clock.now());
+      const secrets = { apiKey: input.api_key ?? null, headers: input.headers ?? {} };
       refuseTaken(config);
       reserved.add(config);
+      vault.set(config.id, secrets);
       try {
         const result = await deps.check(config, null);
         if (!result.ok && result.reason === 'not_recognised') {
           throw new ApiError('engine_not_recognised', `${config.baseUrl}: ${result.error}`);
         }
-        await inTurn(() => write(() => store.insertEndpoint(config)));
+        const audit = entry(actor, 'endpoint.created', config.name, { after: toldEndpoint(config, secrets) });
+        await inTurn(() => write(() => store.insertEndpoint(config, vault.seal(config.id, secrets), audit)));
         open(config);
         house.report(config.id, result);
         return config;
+      } catch (error) {
+        vault.forget(config.id);
+        throw error;
       } finally {
         reserved.delete(config);
       }
@@ -115,7 +129,10 @@ export function registryOf(deps: RegistryDeps): Registry {
         return;
       }
       const config = newConfig(deps.newId(), { name, base_url: url }, clock.now());
-      await store.insertEndpoint(config).catch((error: Error) => {
+      const audit = entry(SYSTEM, 'endpoint.created', name, {
+        after: toldEndpoint(config, vault.get(config.id)),
+      });
+      await store.insertEndpoint(config, null, audit).catch((error: Error) => {
         log.warn(
           { endpoint: name, reason: error.message },
           'the endpoint serves, but could not be stored yet',
@@ -125,17 +142,25 @@ export function registryOf(deps: RegistryDeps): Registry {
       open(config);
     },
 
-    update(id, change) {
+    update(id, change, actor) {
       return inTurn(async () => {
-        const before = get(id);
-        const config = changed(before, change);
+        const before = { config: get(id), secrets: vault.get(id) };
+        const config = changed(before.config, change);
+        const secrets = changedSecrets(before.secrets, change);
         refuseTaken(config);
-        const newUrl = config.baseUrl !== before.baseUrl;
-        const newTarget =
-          newUrl ||
-          config.apiKey !== before.apiKey ||
-          JSON.stringify(config.headers) !== JSON.stringify(before.headers);
-        await write(() => store.updateEndpoint(config, newUrl ? newEndpointSeed() : null));
+        const newUrl = config.baseUrl !== before.config.baseUrl;
+        const newSecrets = change.api_key !== undefined || change.headers !== undefined;
+        const newTarget = newUrl || newSecrets || config.tlsCa !== before.config.tlsCa;
+        const audit = entry(
+          actor,
+          'endpoint.changed',
+          before.config.name,
+          changedEndpoint(before, { config, secrets }),
+        );
+        // Secrets that cannot be read are kept until others are given: their key may come back.
+        const sealed = newSecrets || !vault.isLost(id) ? { text: vault.seal(id, secrets) } : null;
+        await write(() => store.updateEndpoint(config, sealed, newUrl ? newEndpointSeed() : null, audit));
+        if (sealed !== null) vault.set(id, secrets);
         const version = books.setConfig(config, newTarget);
         if (newUrl) books.resetHealth(id);
         actorNamed(house.system, names.endpoints)?.send({
@@ -154,22 +179,25 @@ export function registryOf(deps: RegistryDeps): Registry {
       });
     },
 
-    remove(id, force) {
+    remove(id, force, actor) {
       return inTurn(async () => {
-        get(id);
-        await write(() => store.deleteEndpoint(id));
+        const config = get(id);
+        const detail = { before: toldEndpoint(config, vault.get(id)) };
+        await write(() => store.deleteEndpoint(id, entry(actor, 'endpoint.removed', config.name, detail)));
         books.forget(id);
         actorNamed(house.system, names.endpoints)?.send({ type: 'remove', id });
         if (force) leases.abortAll(id);
         else leases.moveWaiting(id, 'it was removed');
         deps.dropConnections(id);
+        vault.forget(id);
       });
     },
 
-    setDraining(id, draining) {
+    setDraining(id, draining, actor) {
       return inTurn(async () => {
         const config = get(id);
-        await write(() => store.setDraining(id, draining));
+        const action = draining ? 'endpoint.drained' : 'endpoint.resumed';
+        await write(() => store.setDraining(id, draining, entry(actor, action, config.name, {})));
         books.setDraining(id, draining);
         actorNamed(house.system, names.endpoint(id))?.send({ type: draining ? 'drain' : 'resume' });
         if (!draining) {
@@ -187,13 +215,12 @@ function newConfig(id: string, input: EndpointInput, now: number): EndpointConfi
     id,
     name: input.name,
     baseUrl: input.base_url,
-    apiKey: input.api_key ?? null,
-    headers: input.headers ?? {},
     healthIntervalMs: intervalMs(input.health_check_interval_secs),
     inferenceTimeoutSecs: input.inference_timeout_secs ?? 0,
     notes: input.notes ?? null,
     maxConcurrency: input.max_concurrency ?? null,
     deadlines: input.deadlines ?? {},
+    tlsCa: input.tls_ca ?? null,
     registeredAt: now,
   };
 }
@@ -205,8 +232,6 @@ function changed(before: EndpointConfig, change: EndpointChange): EndpointConfig
     ...before,
     name: change.name ?? before.name,
     baseUrl: change.base_url ?? before.baseUrl,
-    apiKey: has('api_key') ? (change.api_key ?? null) : before.apiKey,
-    headers: has('headers') ? (change.headers ?? {}) : before.headers,
     healthIntervalMs: has('health_check_interval_secs')
       ? intervalMs(change.health_check_interval_secs)
       : before.healthIntervalMs,
@@ -216,6 +241,14 @@ function changed(before: EndpointConfig, change: EndpointChange): EndpointConfig
     notes: has('notes') ? (change.notes ?? null) : before.notes,
     maxConcurrency: has('max_concurrency') ? (change.max_concurrency ?? null) : before.maxConcurrency,
     deadlines: has('deadlines') ? (change.deadlines ?? {}) : before.deadlines,
+    tlsCa: has('tls_ca') ? (change.tls_ca ?? null) : before.tlsCa,
+  };
+}
+
+function changedSecrets(before: EndpointSecrets, change: EndpointChange): EndpointSecrets {
+  return {
+    apiKey: change.api_key === undefined ? before.apiKey : change.api_key,
+    headers: change.headers === undefined ? before.headers : (change.headers ?? {}),
   };
 }
 

@@ -1,3 +1,5 @@
+import type { Directory } from '../access/directory.js';
+import type { Vault } from '../access/vault.js';
 import { type Clock, localDate, minuteOf } from '../clock.js';
 import { RING_MINUTES } from '../machines/ring.js';
 import type { Store, StoredEndpoint } from '../persistence/store.js';
@@ -11,6 +13,8 @@ export interface SeedingDeps {
   store: Store;
   books: Books;
   leases: LeaseTable;
+  directory: Directory;
+  vault: Vault;
   clock: Clock;
   system: () => System;
   unsavedFile: string;
@@ -22,6 +26,7 @@ export interface SeedingDeps {
 interface Log {
   info(details: object, message: string): void;
   warn(details: object, message: string): void;
+  error(details: object, message: string): void;
 }
 
 /** A query and what its answer does to the books, at the start and when it succeeds late. */
@@ -39,15 +44,19 @@ export interface Seeding {
 }
 
 export function seedingOf(deps: SeedingDeps): Seeding {
-  const { store, books, clock, log } = deps;
+  const { store, books, directory, vault, clock, log } = deps;
   const queries: Record<string, SeedQuery<unknown>> = {
     endpoints: query({
       read: () => store.seedEndpoints(),
       apply: (rows) => {
+        openSecrets(rows);
         for (const { config, seed } of rows) books.seedEndpoint(config, seed);
         books.endpointsKnown = true;
       },
-      applyLate: (rows) => lateEndpoints(deps, rows),
+      applyLate: (rows) => {
+        openSecrets(rows);
+        lateEndpoints(deps, rows);
+      },
     }),
     models: query({
       read: () => store.seedModels(),
@@ -66,6 +75,26 @@ export function seedingOf(deps: SeedingDeps): Seeding {
       apply: (rows) => books.seedSums(rows),
       applyLate: (rows) => books.seedSums(rows),
     }),
+    usage: query({
+      read: () => store.seedUsage(localDate(clock.now())),
+      apply: (rows) => books.seedUsage(rows),
+      applyLate: (rows) => books.seedUsage(rows),
+    }),
+    users: query({
+      read: () => store.access.seedUsers(),
+      apply: (users) => directory.seedUsers(users),
+      applyLate: (users) => directory.seedUsers(users),
+    }),
+    keys: query({
+      read: () => store.access.seedKeys(),
+      apply: (keys) => directory.seedKeys(keys),
+      applyLate: (keys) => directory.seedKeys(keys),
+    }),
+    sessions: query({
+      read: () => store.access.seedSessions(clock.now()),
+      apply: (sessions) => directory.seedSessions(sessions),
+      applyLate: (sessions) => directory.seedSessions(sessions),
+    }),
     timeline: query({
       read: () => {
         const minute = minuteOf(clock.now());
@@ -75,6 +104,36 @@ export function seedingOf(deps: SeedingDeps): Seeding {
       applyLate: (slots) => books.seedMinutes(slots),
     }),
   };
+
+  /** Secrets that an earlier version stored as they are, sealed: to be put in their place. */
+  const toSeal = new Map<string, string>();
+
+  function openSecrets(rows: StoredEndpoint[]): void {
+    const lost: string[] = [];
+    for (const { config, sealed, clear } of rows) {
+      if (clear !== null) {
+        vault.set(config.id, clear);
+        toSeal.set(config.id, vault.seal(config.id, clear) ?? '');
+      } else if (sealed !== null && !vault.open(config.id, sealed)) lost.push(config.name);
+    }
+    if (lost.length === 0) return;
+    log.error(
+      { endpoints: lost },
+      `the stored keys and headers of ${lost.join(', ')} cannot be read with this secret key: bring the right one back, or set api_key and headers of these endpoints again`,
+    );
+  }
+
+  /** Without it what an earlier version left stays as it is, and is tried again at the next start. */
+  async function sealOld(): Promise<void> {
+    if (toSeal.size === 0) return;
+    const sealed = new Map(toSeal);
+    toSeal.clear();
+    await store.sealSecrets(sealed).then(
+      () => log.info({ endpoints: sealed.size }, 'keys and headers that were stored as they are were sealed'),
+      (error: Error) =>
+        log.warn({ reason: error.message }, 'stored keys and headers could not be sealed yet'),
+    );
+  }
 
   async function importSaved(): Promise<void> {
     const { records, unreadable } = await importUnsaved(deps.unsavedFile, store);
@@ -117,6 +176,7 @@ export function seedingOf(deps: SeedingDeps): Seeding {
         if ('failed' in result) missing.push(result.name);
         else queries[result.name]?.apply(result.value);
       }
+      await sealOld();
       return missing;
     },
 
@@ -143,6 +203,7 @@ export function seedingOf(deps: SeedingDeps): Seeding {
             if (wanted.length > still.length) tellActors(deps);
           },
         );
+        await sealOld();
         if (still.length === 0) log.info({ queries: wanted }, 'seeded late');
         return still;
       } catch {

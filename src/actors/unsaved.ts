@@ -2,6 +2,7 @@ import { appendFile, readFile, rename, rm } from 'node:fs/promises';
 import type { EngineModel } from '../engines/engine.js';
 import type { RequestRecord } from '../machines/records.js';
 import type { Counters, DailySums, MinuteSums } from '../machines/sums.js';
+import type { DailyUsage } from '../machines/usage.js';
 import type { EndpointConfig, Store } from '../persistence/store.js';
 import { type Block, type Books, type HealthState, renameEndpoint } from './books.js';
 
@@ -14,6 +15,8 @@ interface SavedBlock {
   counters: [string, Counters][];
   daily: [string, DailySums][];
   minutes: [string, MinuteSums][];
+  /** A file of an earlier version has none. */
+  usage?: [string, DailyUsage][];
   health: [string, HealthState][];
   models: [string, EngineModel[]][];
   /** Endpoints that had no row in the store when the block was saved. */
@@ -32,6 +35,7 @@ export async function saveUnsaved(file: string, books: Books): Promise<void> {
       counters: [...block.delta.counters],
       daily: [...block.delta.daily],
       minutes: [...block.delta.minutes],
+      usage: [...block.delta.usage],
       health: [...block.health],
       models: [...block.models],
       provisional,
@@ -80,7 +84,7 @@ async function giveRows(provisional: EndpointConfig[], block: Block, store: Stor
   const stored = await store.seedEndpoints();
   for (const config of provisional) {
     const there = stored.find((one) => one.config.baseUrl === config.baseUrl);
-    if (there === undefined) await store.insertEndpoint(config);
+    if (there === undefined) await store.insertEndpoint(config, null, null);
     else if (there.config.id !== config.id) renameEndpoint(block, config.id, there.config.id);
   }
 }
@@ -98,11 +102,13 @@ function blockOf(saved: SavedBlock): Block {
     run: saved.run,
     firstSeq: saved.firstSeq,
     lastSeq: saved.lastSeq,
-    rows: saved.rows,
+    // Rows of an earlier version say nothing of whose they were.
+    rows: saved.rows.map((row) => ({ ...row, keyId: row.keyId ?? null, userId: row.userId ?? null })),
     delta: {
       counters: new Map(saved.counters),
       daily: new Map(saved.daily),
       minutes: new Map(saved.minutes),
+      usage: new Map(saved.usage ?? []),
     },
     health: new Map(saved.health),
     models: new Map(saved.models),

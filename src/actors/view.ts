@@ -113,6 +113,8 @@ export interface RecordView {
   endpoint_id: string | null;
   endpoint_name: string | null;
   client_ip: string | null;
+  key_id: string | null;
+  user_id: string | null;
   duration_ms: number;
   ttft_ms: number | null;
   status: { type: 'success' } | { type: 'error'; message: string };
@@ -375,6 +377,8 @@ function recordView(record: RequestRecord): RecordView {
     endpoint_id: last?.endpointId ?? null,
     endpoint_name: last?.endpointName ?? null,
     client_ip: record.clientIp,
+    key_id: record.keyId,
+    user_id: record.userId,
     duration_ms: record.durationMs,
     ttft_ms: record.ttftMs,
     status: record.error === null ? { type: 'success' } : { type: 'error', message: record.error },

@@ -1,5 +1,5 @@
 import { type Choice, choose } from '../machines/choose.js';
-import { ahead, type QueueState, queueOf, type Ticket, turns } from '../machines/queue.js';
+import { ahead, heldBy, type QueueState, queueOf, type Ticket, turns } from '../machines/queue.js';
 import type { Catalogue } from './catalogue.js';
 import { actorNamed, names, type System } from './names.js';
 import type { Roster } from './roster.js';
@@ -65,6 +65,11 @@ export class WaitingRoom {
 
   ahead(model: string): number {
     return this.#waiters.size === 0 ? 0 : ahead(this.#queue(), model);
+  }
+
+  /** How many of that key wait, for any model. */
+  heldBy(key: string): number {
+    return this.#waiters.size === 0 ? 0 : heldBy(this.#queue(), key);
   }
 
   /** How long somebody who comes now will wait, ms; null while that is not known, or nobody waits. */

@@ -6,7 +6,7 @@ export async function writeOldest(books: Books, store: Store): Promise<void> {
   // Sums of an endpoint that has no row yet would be dropped: the endpoints come first.
   if (!books.endpointsKnown) throw new Error('the stored endpoints are not read yet');
   for (const config of books.provisional()) {
-    await store.insertEndpoint(config);
+    await store.insertEndpoint(config, null, null);
     books.noteStored(config.id);
   }
   const block = books.seal();

@@ -4,7 +4,7 @@ import { type SimulatedEngine, startSimulatedEngine } from './simulated-engine.j
 export interface Demo {
   endpoints: NamedUrl[];
   /** Begins to send a trickle of requests through the front door. */
-  trickle(url: string): void;
+  trickle(url: string, key: string): void;
   stop(): Promise<void>;
 }
 
@@ -41,11 +41,11 @@ export async function startDemo(): Promise<Demo> {
   const timers = new Set<NodeJS.Timeout>();
   let next = 0;
 
-  async function ask(url: string): Promise<void> {
+  async function ask(url: string, key: string): Promise<void> {
     const content = PROMPTS[next++ % PROMPTS.length];
     const response = await fetch(`${url}/v1/chat/completions`, {
       method: 'POST',
-      headers: { 'content-type': 'application/json' },
+      headers: { 'content-type': 'application/json', authorization: `Bearer ${key}` },
       body: JSON.stringify({ model: MODEL, stream: next % 2 === 0, messages: [{ role: 'user', content }] }),
     });
     await response.arrayBuffer();
@@ -57,9 +57,9 @@ export async function startDemo(): Promise<Demo> {
       { name: 'middling-box', url: urlOf(engines[1]) },
       { name: 'fast-box', url: urlOf(engines[2]) },
     ],
-    trickle(url) {
+    trickle(url, key) {
       // A failed request is part of the show: it stands on the dashboard, there is nobody to tell here.
-      const send = () => ask(url).catch(() => {});
+      const send = () => ask(url, key).catch(() => {});
       timers.add(setTimeout(send, FIRST_AFTER_MS));
       timers.add(setInterval(send, EVERY_MS));
     },

@@ -127,6 +127,7 @@ const UNREACHABLE: Record<string, string> = {
   ETIMEDOUT: 'connection attempt timed out',
   UND_ERR_CONNECT_TIMEOUT: 'connection attempt timed out',
   EPROTO: 'TLS handshake failed',
+  ERR_ADDRESS_NOT_ALLOWED: 'its name leads to an address that is not allowed (link-local or cloud metadata)',
   UND_ERR_INVALID_ARG: 'the request cannot be sent with this URL, key and headers',
 };
 

@@ -1,3 +1,4 @@
+import type { Principal } from '../access/principal.js';
 import { wholeMs } from '../clock.js';
 import type { Choice } from '../machines/choose.js';
 import { type AttemptEnd, classify } from '../machines/classify.js';
@@ -27,6 +28,7 @@ export interface Accepted {
   scanned: RequestBody;
   clientIp: string | null;
   rawHeaders: readonly string[];
+  principal: Principal;
   /** Whose turn it is in the queue goes round by it. */
   key: () => string;
 }
@@ -112,7 +114,7 @@ export class ClientRequest {
 
   /** The row of a request that has ended so. */
   record(end: AttemptEnd, now: number, mono: number, nameOf: (id: string) => string): RequestRecord {
-    const { id, requestId, route, scanned, clientIp, acceptedAt, startedAt } = this.accepted;
+    const { id, requestId, route, scanned, clientIp, principal, acceptedAt, startedAt } = this.accepted;
     const { outcome, timeline, statusCode, error } = classify(end);
     const last = this.#last;
     const firstTokenMs = last?.seen.firstTokenMs ?? null;
@@ -123,6 +125,8 @@ export class ClientRequest {
       requestType: route.requestType,
       model: scanned.model,
       clientIp,
+      keyId: principal.keyId,
+      userId: principal.kind === 'session' ? principal.userId : null,
       acceptedAt,
       completedAt: now,
       durationMs: wholeMs(mono - startedAt),
@@ -162,6 +166,7 @@ export function logLine(record: RequestRecord): object {
     request_id: record.requestId,
     type: record.requestType,
     model: record.model,
+    key_id: record.keyId,
     endpoint: last?.endpointName ?? null,
     outcome: record.outcome,
     status: record.statusCode,

@@ -38,7 +38,7 @@ export function dashboardRoutes({
   const read = (path: string, run: Route['run']): Route => ({
     method: 'GET',
     path: `/api/dashboard/${path}`,
-    permission: 'dashboard.read',
+    access: 'dashboard.read',
     run,
   });
 
@@ -128,12 +128,14 @@ function filterOf(query: URLSearchParams): RequestFilter {
   const filter: RequestFilter = {};
   const model = query.get('model');
   const endpointId = query.get('endpoint_id');
+  const keyId = query.get('key_id');
   const status = oneOf(query, 'status', ['success', 'error'] as const);
   const startTime = time(query, 'start_time');
   const endTime = time(query, 'end_time');
   if (model !== null && model !== '') filter.model = model;
   if (endpointId !== null && endpointId !== '') filter.endpointId = endpointId;
   if (status !== undefined) filter.status = status;
+  if (keyId !== null && keyId !== '') filter.keyId = keyId;
   if (startTime !== undefined) filter.startTime = startTime;
   if (endTime !== undefined) filter.endTime = endTime;
   return filter;
@@ -141,7 +143,8 @@ function filterOf(query: URLSearchParams): RequestFilter {
 
 /** The filter for rows that are still in memory. */
 function fits(row: RequestRecord, filter: RequestFilter): boolean {
-  const { model, endpointId, status, startTime, endTime } = filter;
+  const { model, endpointId, status, keyId, startTime, endTime } = filter;
+  if (keyId !== undefined && row.keyId !== keyId) return false;
   if (model !== undefined && !wildcard(model).test(row.model)) return false;
   if (endpointId !== undefined && lastAttempt(row)?.endpointId !== endpointId) return false;
   if (status !== undefined && (status === 'error') !== (row.error !== null)) return false;

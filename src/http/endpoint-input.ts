@@ -1,4 +1,6 @@
+import { X509Certificate } from 'node:crypto';
 import { z } from 'zod';
+import { addressProblem } from './allowed-address.js';
 
 /** The canonical form of an endpoint's URL, or what is wrong with it. */
 export function normaliseUrl(input: string): { url: string } | { problem: string } {
@@ -6,16 +8,19 @@ export function normaliseUrl(input: string): { url: string } | { problem: string
   try {
     url = new URL(input);
   } catch {
-    return { problem: `${JSON.stringify(input)} is not a URL` };
+    // It is not repeated: it may hold credentials.
+    return { problem: 'this is not a URL: write http://HOST:PORT' };
   }
   if (url.protocol !== 'http:' && url.protocol !== 'https:') {
-    return { problem: `the URL must begin with http:// or https://, not ${url.protocol}` };
+    return { problem: 'the URL must begin with http:// or https://' };
   }
   if (url.hostname === '') return { problem: 'the URL has no host' };
   if (url.username !== '' || url.password !== '') {
     return { problem: 'the URL must not carry credentials: use api_key' };
   }
   if (url.search !== '' || url.hash !== '') return { problem: 'the URL must not have a query or a fragment' };
+  const problem = addressProblem(url.hostname);
+  if (problem !== null) return { problem: `${url.hostname}: ${problem}` };
   const path = url.pathname.replace(/\/+$/, '').replace(/\/v1$/, '').replace(/\/+$/, '');
   return { url: `${url.protocol}//${url.host}${path}` };
 }
@@ -87,6 +92,11 @@ const deadlines = z.strictObject({
     .optional(),
 });
 
+const tlsCa = z
+  .string()
+  .max(100_000, 'is longer than 100000 characters')
+  .refine(isCertificates, 'must be one or more certificates in PEM');
+
 /** POST /api/endpoints. */
 export const endpointInput = z.object({
   name,
@@ -98,6 +108,7 @@ export const endpointInput = z.object({
   notes: notes.nullish(),
   max_concurrency: maxConcurrency.nullish(),
   deadlines: deadlines.nullish(),
+  tls_ca: tlsCa.nullish(),
 });
 
 /** PUT /api/endpoints/{id}: what is absent stays, `null` clears. */
@@ -112,4 +123,16 @@ function hasControl(value: string): boolean {
     if (code < 32 || code === 127) return true;
   }
   return false;
+}
+
+const CERTIFICATE = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;
+
+function isCertificates(pem: string): boolean {
+  const certificates = pem.match(CERTIFICATE) ?? [];
+  try {
+    for (const one of certificates) new X509Certificate(one);
+    return certificates.length > 0;
+  } catch {
+    return false;
+  }
 }

@@ -1,4 +1,3 @@
-import type { z } from 'zod';
 import type { House } from '../actors/house.js';
 import type { Registry } from '../actors/registry.js';
 import { dailyView, newestFirst, type Views } from '../actors/view.js';
@@ -7,6 +6,7 @@ import { ENGINE_TYPES, type EngineModel } from '../engines/engine.js';
 import type { EndpointConfig, Store } from '../persistence/store.js';
 import { endpointChange, endpointInput } from './endpoint-input.js';
 import { ApiError, type ErrorCode } from './errors.js';
+import { parsed } from './input.js';
 import { oneOf, wholeNumber } from './query.js';
 import { Answer, type Call, type Route } from './routes.js';
 
@@ -39,6 +39,7 @@ export function endpointRoutes({
     ...views.endpoint(config),
     models: views.endpointModels(config.id),
     deadlines: config.deadlines,
+    tls_ca: config.tlsCa,
   });
   const found = ({ params }: Call) => registry.get(params.id ?? '');
 
@@ -46,7 +47,7 @@ export function endpointRoutes({
     {
       method: 'GET',
       path: '/api/endpoints',
-      permission: 'endpoints.read',
+      access: 'endpoints.read',
       run: ({ query }) => {
         const status = oneOf(query, 'status', STATUSES);
         const type = oneOf(query, 'type', ENGINE_TYPES);
@@ -60,42 +61,42 @@ export function endpointRoutes({
     {
       method: 'POST',
       path: '/api/endpoints',
-      permission: 'endpoints.manage',
+      access: 'endpoints.manage',
       run: async (call) => {
-        const config = await registry.register(parsed(endpointInput, await call.json()));
+        const config = await registry.register(parsed(endpointInput, await call.json()), call.actor);
         return new Answer(201, withModels(config));
       },
     },
     {
       method: 'GET',
       path: '/api/endpoints/:id',
-      permission: 'endpoints.read',
+      access: 'endpoints.read',
       run: (call) => withModels(found(call)),
     },
     {
       method: 'PUT',
       path: '/api/endpoints/:id',
-      permission: 'endpoints.manage',
+      access: 'endpoints.manage',
       run: async (call) => {
         found(call);
         const change = parsed(endpointChange, await call.json());
-        return withModels(await registry.update(call.params.id ?? '', change));
+        return withModels(await registry.update(call.params.id ?? '', change, call.actor));
       },
     },
     {
       method: 'DELETE',
       path: '/api/endpoints/:id',
-      permission: 'endpoints.manage',
+      access: 'endpoints.manage',
       run: async (call) => {
         const force = oneOf(call.query, 'force', ['true', 'false'] as const) === 'true';
-        await registry.remove(found(call).id, force);
+        await registry.remove(found(call).id, force, call.actor);
         return new Answer(204, undefined);
       },
     },
     {
       method: 'POST',
       path: '/api/endpoints/:id/test',
-      permission: 'endpoints.manage',
+      access: 'endpoints.manage',
       run: async (call) => {
         const result = await house.checkNow(found(call));
         return result.ok
@@ -111,7 +112,7 @@ export function endpointRoutes({
     {
       method: 'POST',
       path: '/api/endpoints/:id/sync',
-      permission: 'endpoints.manage',
+      access: 'endpoints.manage',
       run: async (call) => {
         const config = found(call);
         const before = house.roster.facts(config.id).models;
@@ -126,7 +127,7 @@ export function endpointRoutes({
     {
       method: 'GET',
       path: '/api/endpoints/:id/models',
-      permission: 'endpoints.read',
+      access: 'endpoints.read',
       run: (call) => {
         const { id } = found(call);
         return { endpoint_id: id, models: views.endpointModels(id) };
@@ -135,25 +136,25 @@ export function endpointRoutes({
     {
       method: 'POST',
       path: '/api/endpoints/:id/drain',
-      permission: 'endpoints.manage',
-      run: async (call) => views.endpoint(await registry.setDraining(found(call).id, true)),
+      access: 'endpoints.manage',
+      run: async (call) => views.endpoint(await registry.setDraining(found(call).id, true, call.actor)),
     },
     {
       method: 'POST',
       path: '/api/endpoints/:id/resume',
-      permission: 'endpoints.manage',
-      run: async (call) => views.endpoint(await registry.setDraining(found(call).id, false)),
+      access: 'endpoints.manage',
+      run: async (call) => views.endpoint(await registry.setDraining(found(call).id, false, call.actor)),
     },
     {
       method: 'GET',
       path: '/api/endpoints/:id/today-stats',
-      permission: 'endpoints.read',
+      access: 'endpoints.read',
       run: (call) => views.today(found(call).id),
     },
     {
       method: 'GET',
       path: '/api/endpoints/:id/daily-stats',
-      permission: 'endpoints.read',
+      access: 'endpoints.read',
       run: async (call) => {
         const { id } = found(call);
         const days = wholeNumber(call.query, 'days', 1, 365) ?? 7;
@@ -172,31 +173,16 @@ export function endpointRoutes({
     {
       method: 'GET',
       path: '/api/endpoints/:id/model-stats',
-      permission: 'endpoints.read',
+      access: 'endpoints.read',
       run: (call) => views.modelStats(found(call).id),
     },
     {
       method: 'GET',
       path: '/api/endpoints/:id/model-tps',
-      permission: 'endpoints.read',
+      access: 'endpoints.read',
       run: (call) => views.modelTps(found(call).id),
     },
   ];
-}
-
-/** The input in its canonical form, or a 400 that names the field. */
-function parsed<T extends z.ZodType>(schema: T, input: unknown): z.infer<T> {
-  const result = schema.safeParse(input);
-  if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  const field = issue?.path.join('.') ?? '';
-  throw new ApiError(
-    'invalid_request',
-    `${field === '' ? 'the body' : field}: ${issue?.message ?? 'is not valid'}`,
-    {
-      param: field === '' ? null : field,
-    },
-  );
 }
 
 function difference(before: EngineModel[], after: EngineModel[]) {

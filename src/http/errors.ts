@@ -1,7 +1,17 @@
+import { StoreError } from '../persistence/store.js';
+
 /** Every error of ours, by its stable code. `type` follows the OpenAI vocabulary. */
 const ERRORS = {
   invalid_json: [400, 'invalid_request_error'],
   invalid_request: [400, 'invalid_request_error'],
+  last_admin: [400, 'invalid_request_error'],
+  unauthenticated: [401, 'authentication_error'],
+  invalid_api_key: [401, 'authentication_error'],
+  expired_credential: [401, 'authentication_error'],
+  invalid_credentials: [401, 'authentication_error'],
+  forbidden: [403, 'permission_error'],
+  csrf_token_missing: [403, 'permission_error'],
+  model_not_allowed: [403, 'permission_error'],
   host_not_allowed: [403, 'permission_error'],
   origin_not_allowed: [403, 'permission_error'],
   not_found: [404, 'not_found_error'],
@@ -9,10 +19,14 @@ const ERRORS = {
   method_not_allowed: [405, 'invalid_request_error'],
   name_taken: [409, 'conflict_error'],
   url_taken: [409, 'conflict_error'],
+  request_timeout: [408, 'timeout_error'],
   body_too_large: [413, 'invalid_request_error'],
   unsupported_media_type: [415, 'invalid_request_error'],
   engine_not_recognised: [422, 'invalid_request_error'],
   queue_full: [429, 'rate_limit_error'],
+  too_many_attempts: [429, 'rate_limit_error'],
+  rate_limit_exceeded: [429, 'rate_limit_error'],
+  insufficient_quota: [429, 'insufficient_quota'],
   internal_error: [500, 'server_error'],
   upstream_unreachable: [502, 'upstream_error'],
   upstream_broken: [502, 'upstream_error'],
@@ -49,6 +63,13 @@ export class ApiError extends Error {
     this.param = details.param ?? null;
     this.headers = this.status === 503 ? { 'retry-after': '1', ...details.headers } : (details.headers ?? {});
   }
+}
+
+/** What is an answer already; a store that is away is a 503 wherever it is met. */
+export function apiErrorOf(error: unknown): ApiError | null {
+  if (error instanceof ApiError) return error;
+  if (!(error instanceof StoreError)) return null;
+  return new ApiError('store_unavailable', `it cannot be read now: ${error.message}`, { cause: error });
 }
 
 /** The error's body in the shape of the protocol that the path speaks. */

@@ -1,3 +1,6 @@
+import { NOBODY, type Principal } from '../access/principal.js';
+import type { RateLimits } from '../access/rate-limits.js';
+import type { Vault } from '../access/vault.js';
 import type { Books } from '../actors/books.js';
 import { tellEvidence } from '../actors/evidence.js';
 import type { House } from '../actors/house.js';
@@ -10,7 +13,7 @@ import { type Candidate, type Choice, choose } from '../machines/choose.js';
 import type { AttemptEnd } from '../machines/classify.js';
 import { type EvidenceEvent, ofModel } from '../machines/endpoint.js';
 import { type Asked, allowanceMs, NEW_PACE, type Pace, type PaceSample } from '../machines/pace.js';
-import type { ApiKind } from '../machines/records.js';
+import { type ApiKind, lastAttempt, type RequestRecord } from '../machines/records.js';
 import { rewriteBody } from './body.js';
 import { type ClientRequest, logLine } from './client-request.js';
 import { deadlinesOf } from './deadlines.js';
@@ -30,6 +33,8 @@ export interface FailoverDeps {
   random: () => number;
   deadlines: Deadlines;
   queue: QueueLimits;
+  vault: Vault;
+  rateLimits: RateLimits;
   log: { info(details: object, message: string): void };
 }
 
@@ -57,7 +62,7 @@ const MOST_KEPT_BYTES = 512 * 1024 * 1024;
  * next best endpoint where one fails.
  */
 export function failoverOf(deps: FailoverDeps) {
-  const { house, books, leases, upstreams, clock, random, deadlines, queue } = deps;
+  const { house, books, leases, upstreams, vault, rateLimits, clock, random, deadlines, queue } = deps;
   const { catalogue, roster, waiting } = house;
   const evidence = { system: () => house.system, roster, leases };
   const budget = new RetryBudget();
@@ -73,7 +78,15 @@ export function failoverOf(deps: FailoverDeps) {
     request.settled = true;
     const record = request.record(end, clock.now(), clock.mono(), nameOf);
     settle(house.system, books, record);
+    charge(request.accepted.principal, record);
     deps.log.info(logLine(record), 'request');
+  }
+
+  /** Tokens count against a key's limits once they are known. */
+  function charge({ keyId, rateLimit }: Principal, record: RequestRecord): void {
+    if (keyId === null || rateLimit === null) return;
+    const last = lastAttempt(record);
+    rateLimits.charge(keyId, (last?.inputTokens ?? 0) + (last?.outputTokens ?? 0), clock.mono());
   }
 
   function look(request: ClientRequest): Choice {
@@ -127,15 +140,19 @@ export function failoverOf(deps: FailoverDeps) {
     if (waiting.size >= queue.max || !request.repeatable) {
       return choice.chosen !== undefined || choice.full ? tooMany(model) : nobody(model, choice);
     }
+    const { principal, key } = request.accepted;
+    // Nobody fills the room alone, but for who has no limits.
+    const isLimited = principal.userId !== NOBODY || principal.kind !== 'api_key';
+    if (isLimited && waiting.heldBy(key()) >= queue.maxPerKey) return tooManyOfKey(model);
     const expected = waiting.expectedMs(model);
     if (queue.timeoutMs > 0 && expected !== null && expected > queue.timeoutMs) return tooLong(model);
     return waitForTurn(request);
   }
 
   function waitForTurn(request: ClientRequest): Promise<Turn | ApiError | 'left'> {
-    const { id, key, scanned } = request.accepted;
+    const { id, key, principal, scanned } = request.accepted;
     const { model } = scanned;
-    const ticket = { id, model, key: key() };
+    const ticket = { id, model, key: key(), priority: principal.priority };
     const since = clock.mono();
     request.phase = 'queued';
     request.endpointId = null;
@@ -178,6 +195,16 @@ export function failoverOf(deps: FailoverDeps) {
     return new ApiError('queue_full', `${queue.max} requests wait already: come back later`, {
       headers: { 'retry-after': String(waiting.retryAfterSecs(model)) },
     });
+  }
+
+  function tooManyOfKey(model: string): ApiError {
+    return new ApiError(
+      'queue_full',
+      `${queue.maxPerKey} requests with this key wait already: come back later`,
+      {
+        headers: { 'retry-after': String(waiting.retryAfterSecs(model)) },
+      },
+    );
   }
 
   function tooLong(model: string): ApiError {
@@ -237,16 +264,16 @@ export function failoverOf(deps: FailoverDeps) {
       scanned.usage !== 'asked' &&
       !refusesUsage.has(config.baseUrl);
     const plain = joined(rewriteBody(request.body, scanned, model));
-    const { pool, prefix } = upstreams.target(config.id, config.baseUrl);
+    const { pool, prefix } = upstreams.target(config.id, config.baseUrl, config.tlsCa);
     request.tried.add(endpointId);
     request.endpointId = endpointId;
     request.phase = 'connecting';
     request.sentAt = startedAt;
     const running = relay({
       pool,
-      fresh: () => upstreams.fresh(config.baseUrl),
+      fresh: () => upstreams.fresh(config.baseUrl, config.tlsCa),
       path: prefix + route.path,
-      headers: upstreamHeaders(rawHeaders, config, requestId),
+      headers: upstreamHeaders(rawHeaders, vault.get(config.id), requestId),
       body: addUsage ? joined(rewriteBody(request.body, scanned, { ...model, addUsage })) : plain,
       plainBody: addUsage ? plain : null,
       kind: route.kind,

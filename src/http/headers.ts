@@ -1,4 +1,4 @@
-import type { EndpointConfig } from '../persistence/store.js';
+import type { EndpointSecrets } from '../persistence/store.js';
 
 const HOP_BY_HOP = new Set([
   'connection',
@@ -23,6 +23,9 @@ const NOT_UPSTREAM = new Set([
   'content-length',
   'accept-encoding',
   'x-request-id',
+  // Whose page it is is Troupe's business; engines refuse pages they do not know.
+  'origin',
+  'x-csrf-token',
 ]);
 
 const NOT_DOWNSTREAM = new Set([...HOP_BY_HOP, 'set-cookie', 'set-cookie2', 'x-request-id']);
@@ -33,15 +36,15 @@ const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 /** The client's headers as the endpoint gets them, flat: name, value, name, value … */
 export function upstreamHeaders(
   rawHeaders: readonly string[],
-  config: EndpointConfig,
+  secrets: EndpointSecrets,
   requestId: string,
 ): string[] {
   let named = NONE;
-  const own = Object.entries(config.headers);
+  const own = Object.entries(secrets.headers);
   const replaced = own.length === 0 ? NONE : new Set(own.map(([name]) => name.toLowerCase()));
   const headers: string[] = ['accept-encoding', 'identity', 'x-request-id', requestId];
-  if (config.apiKey !== null && !replaced.has('authorization')) {
-    headers.push('authorization', `Bearer ${config.apiKey}`);
+  if (secrets.apiKey !== null && !replaced.has('authorization')) {
+    headers.push('authorization', `Bearer ${secrets.apiKey}`);
   }
   const from = headers.length;
   for (let i = 0; i < rawHeaders.length; i += 2) {
@@ -55,16 +58,21 @@ export function upstreamHeaders(
   return headers;
 }
 
-/** The endpoint's headers as the client gets them, flat. `keepLength` false: the body may change on its way. */
+/**
+ * The endpoint's headers as the client gets them, flat. `keepLength` false: the body may change on its way.
+ * `hasLimits`: the client is told of limits of its own.
+ */
 export function downstreamHeaders(
   headers: Record<string, string | string[] | undefined>,
   keepLength: boolean,
+  hasLimits: boolean,
 ): string[] {
   const named = tokensOf(headers.connection);
   const kept: string[] = [];
   for (const [name, value] of Object.entries(headers)) {
     if (value === undefined || NOT_DOWNSTREAM.has(name) || named.has(name)) continue;
-    if (name.startsWith('x-troupe-') || (name === 'content-length' && !keepLength)) continue;
+    if (isOurs(name, hasLimits)) continue;
+    if (name === 'content-length' && !keepLength) continue;
     for (const one of Array.isArray(value) ? value : [value]) {
       // Node refuses to write what is not Latin-1; one bad header must not cost the answer.
       if (HEADER_VALUE.test(one)) kept.push(name, one);
@@ -81,6 +89,12 @@ export function headerSafe(text: string): string {
 /** The client's own id for the request, if it is a sane one. */
 export function saneRequestId(value: string | string[] | undefined): string | undefined {
   return typeof value === 'string' && REQUEST_ID.test(value) ? value : undefined;
+}
+
+/** Whose page may read the answer is not the endpoint's to say; nor, where the client's key has limits, are they. */
+function isOurs(name: string, hasLimits: boolean): boolean {
+  if (name.startsWith('x-troupe-') || name.startsWith('access-control-')) return true;
+  return hasLimits && name.startsWith('x-ratelimit-');
 }
 
 type Use = 'upstream' | 'connection' | 'none';

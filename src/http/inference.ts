@@ -1,5 +1,9 @@
-import { createHash } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { globsAllow } from '../access/globs.js';
+import type { Principal } from '../access/principal.js';
+import type { Refusal } from '../access/rate-limits.js';
+import { digestOf } from '../access/tokens.js';
+import { localDate } from '../clock.js';
 import { timeOrderedId } from '../ids.js';
 import { BodyError, type RequestBody, scanBody } from './body.js';
 import { ClientRequest, type InferenceRoute, type Phase } from './client-request.js';
@@ -21,13 +25,19 @@ export interface InferenceDeps extends FailoverDeps {
   discovery: Discovery;
   /** Why new requests are refused, if they are. */
   closed: () => ApiError | null;
+  addressOf: (req: IncomingMessage) => string | null;
 }
 
 export interface Inference {
   /** A client's request by its model. */
-  handle(req: IncomingMessage, res: ServerResponse, route: InferenceRoute): Promise<void>;
+  handle(
+    req: IncomingMessage,
+    res: ServerResponse,
+    route: InferenceRoute,
+    principal: Principal,
+  ): Promise<void>;
   /** Straight to one endpoint, for trying it out: in flight like any other, counted nowhere. */
-  tryOut(req: IncomingMessage, res: ServerResponse, endpointId: string): Promise<void>;
+  tryOut(req: IncomingMessage, res: ServerResponse, endpointId: string, principal: Principal): Promise<void>;
   /** Requests that are not answered yet. */
   readonly open: number;
   /** Those of them whose bodies are there, oldest first. */
@@ -57,7 +67,7 @@ interface Identity {
 }
 
 export function inferenceOf(deps: InferenceDeps): Inference {
-  const { house, clock } = deps;
+  const { house, books, rateLimits, clock } = deps;
   const failover = failoverOf(deps);
   const running = new Set<ClientRequest>();
   /** Requests that came in and are not answered yet, forwarded or not. */
@@ -76,23 +86,29 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     req: IncomingMessage,
     res: ServerResponse,
     route: InferenceRoute,
+    principal: Principal,
     run: (request: ClientRequest, closed: ApiError | null) => Promise<void>,
   ): Promise<void> {
     const identity = identify(req);
     open += 1;
     let request: ClientRequest | undefined;
+    let admitted = false;
     try {
+      refuseBeyondLimits(principal, identity);
+      admitted = true;
       // Whoever comes before the door is shut is let in, however long the body takes.
       const closed = deps.closed();
       const body = await readBody(req, res);
-      request = newRequest(req, res, route, identity, body);
+      request = newRequest(req, res, route, principal, identity, body);
+      refuseForbidden(principal, request.accepted.scanned.model);
       running.add(request);
       await run(request, closed);
     } catch (error) {
-      nameError(res, identity);
+      nameError(res, principal, identity);
       throw error;
     } finally {
       open -= 1;
+      if (admitted && principal.keyId !== null) rateLimits.release(principal.keyId);
       if (request !== undefined) {
         running.delete(request);
         request.freeBody();
@@ -101,23 +117,45 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     }
   }
 
-  function nameError(res: ServerResponse, { requestId, startedAt }: Identity): void {
+  function nameError(res: ServerResponse, principal: Principal, { requestId, startedAt }: Identity): void {
     if (res.headersSent) return;
+    const limits = limitHeaders(principal);
+    for (let i = 0; i < limits.length; i += 2) res.setHeader(limits[i] as string, limits[i + 1] as string);
     res.setHeader('x-request-id', requestId);
     res.setHeader('x-troupe-attempts', '0');
     res.setHeader('x-troupe-overhead-ms', (clock.mono() - startedAt).toFixed(2));
+  }
+
+  /** Takes the key's place for the request, or says when to come back. */
+  function refuseBeyondLimits({ keyId, rateLimit }: Principal, { acceptedAt, startedAt }: Identity): void {
+    if (keyId === null || rateLimit === null) return;
+    const spent = () => {
+      const { today, month } = books.usage(keyId, localDate(acceptedAt));
+      return {
+        today: today.inputTokens + today.outputTokens,
+        month: month.inputTokens + month.outputTokens,
+      };
+    };
+    const refusal = rateLimits.admit(keyId, rateLimit, spent, startedAt, acceptedAt);
+    if (refusal !== null) throw overLimit(refusal);
+  }
+
+  function limitHeaders({ keyId, rateLimit }: Principal): string[] {
+    if (keyId === null || rateLimit === null) return NO_HEADERS;
+    return rateLimits.headers(keyId, rateLimit, clock.mono());
   }
 
   function newRequest(
     req: IncomingMessage,
     res: ServerResponse,
     route: InferenceRoute,
+    principal: Principal,
     identity: Identity,
     body: Buffer,
   ): ClientRequest {
     const scanned = scan(body);
     const { rawHeaders } = req;
-    const clientIp = addressOf(req);
+    const clientIp = deps.addressOf(req);
     const { id, requestId, acceptedAt, startedAt } = identity;
     // How long the client took to send it is not Troupe's time.
     const readAt = clock.mono();
@@ -131,12 +169,14 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       scanned,
       clientIp,
       rawHeaders,
-      key: () => keyOf(req),
+      principal,
+      key: () => keyOf(principal, req),
     });
     request.reply = new Reply(req, res, {
       kind: route.kind,
       stream: scanned.stream && route.kind !== 'embeddings',
       requestId,
+      limits: () => limitHeaders(principal),
       told: () => ({
         attempts: request.tried.size,
         overheadMs: Math.max(0, clock.mono() - readAt - request.atEndpointsMs(clock.mono())),
@@ -174,8 +214,8 @@ export function inferenceOf(deps: InferenceDeps): Inference {
   }
 
   return {
-    handle(req, res, route) {
-      return admit(req, res, route, async (request, closed) => {
+    handle(req, res, route, principal) {
+      return admit(req, res, route, principal, async (request, closed) => {
         if (closed !== null) {
           failover.finish(request, { how: 'broken', status: closed.status, error: closed.message });
           throw closed;
@@ -189,8 +229,8 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       });
     },
 
-    tryOut(req, res, endpointId) {
-      return admit(req, res, INFERENCE_ROUTES[0] as InferenceRoute, async (request, closed) => {
+    tryOut(req, res, endpointId, principal) {
+      return admit(req, res, INFERENCE_ROUTES[0] as InferenceRoute, principal, async (request, closed) => {
         if (house.roster.config(endpointId) === undefined) {
           throw new ApiError('not_found', `no endpoint has the id ${endpointId}`);
         }
@@ -242,13 +282,28 @@ function scan(body: Buffer): RequestBody {
   }
 }
 
-/** Whose request it is, as far as its turn is concerned; the credential itself is not kept. */
-function keyOf({ headers }: IncomingMessage): string {
-  const credential = headers.authorization ?? headers['x-api-key'];
-  if (credential === undefined) return '';
-  return createHash('sha256').update(String(credential)).digest('hex').slice(0, 16);
+const NO_HEADERS: string[] = [];
+
+/** A model that the key may not use is refused whether it exists or not. */
+function refuseForbidden({ models }: Principal, model: string): void {
+  if (models === null || globsAllow(models, model)) return;
+  throw new ApiError('model_not_allowed', `this key may not use the model ${JSON.stringify(model)}`, {
+    param: 'model',
+  });
 }
 
-function addressOf(req: IncomingMessage): string | null {
-  return req.socket.remoteAddress?.replace(/^::ffff:/, '') ?? null;
+function overLimit({ limit, retryAfterSecs, message }: Refusal): ApiError {
+  const retryAfter = { 'retry-after': String(retryAfterSecs) };
+  const isBudget = limit === 'tokensPerDay' || limit === 'tokensPerMonth';
+  // Clients of OpenAI retry a 429 within seconds unless they are told not to.
+  return isBudget
+    ? new ApiError('insufficient_quota', message, { headers: { ...retryAfter, 'x-should-retry': 'false' } })
+    : new ApiError('rate_limit_exceeded', message, { headers: retryAfter });
+}
+
+/** Whose request it is, as far as its turn is concerned; where nobody is asked, what they sent all the same. */
+function keyOf({ kind, keyId, userId }: Principal, { headers }: IncomingMessage): string {
+  if (kind !== 'anonymous') return keyId ?? userId;
+  const credential = headers.authorization ?? headers['x-api-key'];
+  return credential === undefined ? '' : digestOf(String(credential));
 }

@@ -20,11 +20,11 @@ export function livenessRoutes({ phase, house, store }: LivenessDeps): Route[] {
   }
 
   return [
-    { method: 'GET', path: '/health', permission: 'none', run: () => ({ status: 'ok' }) },
+    { method: 'GET', path: '/health', access: 'open', run: () => ({ status: 'ok' }) },
     {
       method: 'GET',
       path: '/ready',
-      permission: 'none',
+      access: 'open',
       run: () => {
         const now = phase();
         if (now === 'starting') return new Answer(503, { status: 'seeding' }, SOON);
@@ -33,6 +33,6 @@ export function livenessRoutes({ phase, house, store }: LivenessDeps): Route[] {
         return { status: 'ready', seeded, degraded: isDegraded() };
       },
     },
-    { method: 'GET', path: '/api/version', permission: 'none', run: () => ({ version: VERSION }) },
+    { method: 'GET', path: '/api/version', access: 'open', run: () => ({ version: VERSION }) },
   ];
 }

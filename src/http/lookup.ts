@@ -1,5 +1,6 @@
 import { type LookupAddress, lookup as systemLookup } from 'node:dns';
 import type { LookupFunction } from 'node:net';
+import { isAllowedAddress } from './allowed-address.js';
 
 const KEEP_MS = 30_000;
 /** `getaddrinfo` shares four threads with SQLite and files: dead names must not take them all. */
@@ -18,7 +19,10 @@ interface Entry {
 
 const resolveAll: Resolve = (host, done) => systemLookup(host, { all: true, verbatim: false }, done);
 
-/** A look-up for sockets: kept for 30 s (failures too), one at a time per name, two at a time in all. */
+/**
+ * A look-up for sockets: kept for 30 s (failures too), one at a time per name, two at a time in all. Addresses that an
+ * endpoint may not have are left out; a name with no other fails with `ERR_ADDRESS_NOT_ALLOWED`.
+ */
 export function cachedLookup(mono: () => number, resolve: Resolve = resolveAll): LookupFunction {
   const entries = new Map<string, Entry>();
   const waiting: (() => void)[] = [];
@@ -31,8 +35,9 @@ export function cachedLookup(mono: () => number, resolve: Resolve = resolveAll):
         resolve(host, (error, found) => {
           running -= 1;
           waiting.shift()?.();
-          if (error === null) succeed(found);
-          else fail(error);
+          if (error !== null) fail(error);
+          else if (found.length > 0 && !found.some(isAllowed)) fail(notAllowed(host));
+          else succeed(found.filter(isAllowed));
         });
       };
       if (running < AT_ONCE) run();
@@ -75,4 +80,16 @@ export function cachedLookup(mono: () => number, resolve: Resolve = resolveAll):
       (error: NodeJS.ErrnoException) => callback(error, '', 0),
     );
   };
+}
+
+function isAllowed({ address }: LookupAddress): boolean {
+  return isAllowedAddress(address);
+}
+
+function notAllowed(host: string): NodeJS.ErrnoException {
+  const error: NodeJS.ErrnoException = new Error(
+    `${host} leads only to addresses that are not allowed (link-local or cloud metadata)`,
+  );
+  error.code = 'ERR_ADDRESS_NOT_ALLOWED';
+  return error;
 }

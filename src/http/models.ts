@@ -1,6 +1,12 @@
+import { globsAllow } from '../access/globs.js';
+import type { Principal } from '../access/principal.js';
 import type { House } from '../actors/house.js';
 import { ApiError } from './errors.js';
 import type { Route } from './routes.js';
+
+function mayUse({ models }: Principal, id: string): boolean {
+  return models === null || globsAllow(models, id);
+}
 
 /** The models of all endpoints as one OpenAI list. */
 export function modelRoutes(house: House): Route[] {
@@ -19,17 +25,23 @@ export function modelRoutes(house: House): Route[] {
     {
       method: 'GET',
       path: '/v1/models',
-      permission: 'openai.models.read',
-      run: () => ({ object: 'list', data: house.catalogue.models().map((id) => model(id)) }),
+      access: 'openai.models.read',
+      run: ({ principal }) => ({
+        object: 'list',
+        data: house.catalogue
+          .models()
+          .filter((id) => mayUse(principal, id))
+          .map((id) => model(id)),
+      }),
     },
     {
       method: 'GET',
       path: '/v1/models/**:id',
-      permission: 'openai.models.read',
-      run: ({ params }) => {
+      access: 'openai.models.read',
+      run: ({ params, principal }) => {
         const id = params.id ?? '';
         const place = house.catalogue.places(id)[0];
-        if (place === undefined) {
+        if (place === undefined || !mayUse(principal, id)) {
           throw new ApiError(
             'model_not_found',
             `the model ${JSON.stringify(id)} does not exist on any endpoint`,

@@ -238,7 +238,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
     }
     // An event may be taken out of a stream or added to it, so its length is not promised.
     const keepLength = status >= 300 || !this.#options.stream;
-    this.#head = downstreamHeaders(headers, keepLength);
+    this.#head = downstreamHeaders(headers, keepLength, this.#options.reply.hasLimits);
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -587,4 +587,5 @@ const SOCKET_WORDS: Record<string, string> = {
   ETIMEDOUT: 'no answer',
   EHOSTUNREACH: 'no route to the host',
   ENETUNREACH: 'no route to the network',
+  ERR_ADDRESS_NOT_ALLOWED: 'its address is not allowed (link-local or cloud metadata)',
 };

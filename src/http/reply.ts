@@ -17,6 +17,8 @@ export interface ReplyOptions {
   requestId: string;
   /** Of the moment: how many attempts there were, and how long Troupe itself took, ms. */
   told: () => { attempts: number; overheadMs: number };
+  /** What the client's key has left, as headers, flat. */
+  limits: () => string[];
 }
 
 /** What the client of one request gets: a head once, early or real, and an end in the protocol it speaks. */
@@ -46,7 +48,14 @@ export class Reply implements Watched {
     const headers = ['x-request-id', this.#options.requestId];
     if (endpoint !== null) headers.push('x-troupe-endpoint', endpoint);
     headers.push('x-troupe-attempts', String(attempts), 'x-troupe-overhead-ms', overheadMs.toFixed(2));
+    const limits = this.#options.limits();
+    if (limits.length > 0) headers.push(...limits);
     return headers;
+  }
+
+  /** The client's key has limits, which its answers tell of. */
+  get hasLimits(): boolean {
+    return this.#options.limits().length > 0;
   }
 
   /** The client is about to get bytes of an answer: no comments any more. */
@@ -68,6 +77,7 @@ export class Reply implements Watched {
         'no-cache',
         'x-request-id',
         this.#options.requestId,
+        ...this.#options.limits(),
       ]);
     }
     this.res.write(': waiting for an endpoint\n\n');

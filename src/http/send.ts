@@ -21,3 +21,18 @@ export function pathOf(req: IncomingMessage): string {
   // h3 takes a path with and without its last slash for the same one.
   return path.length > 1 && path.endsWith('/') ? path.slice(0, -1) : path;
 }
+
+/** A part of a path as it was meant. */
+export function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    // h3 lets no malformed path through; what cannot be decoded is nobody's id.
+    return text;
+  }
+}
+
+/** The id that the answer carries. */
+export function requestIdOf(res: ServerResponse): string {
+  return String(res.getHeader('x-request-id') ?? '');
+}

@@ -1,19 +1,21 @@
 import { fromStore } from '@xstate/store';
 
-/** A waiting request. `key` says whose it is (an opaque text); `id` is unique. */
+/** A waiting request. `key` says whose it is (an opaque text), `priority` 0 is first; `id` is unique. */
 export interface Ticket {
   id: string;
   model: string;
   key: string;
+  priority: number;
 }
 
-/** The waiting requests of one key for one model, in order of arrival; never empty. */
+/** The waiting requests of one key and priority for one model, in order of arrival; never empty. */
 export interface Lane {
   readonly key: string;
+  readonly priority: number;
   readonly ids: readonly string[];
 }
 
-/** Who waits, by model; the first lane is the one whose turn it is. */
+/** Who waits, by model; lanes of a better priority come first, and the first lane is the one whose turn it is. */
 export interface QueueState {
   /** A map, because clients choose the names and one may call itself `__proto__`. */
   readonly lanes: ReadonlyMap<string, readonly Lane[]>;
@@ -37,32 +39,39 @@ export const queueLogic = fromStore({
 
 /** The queue of these tickets, given in order of arrival: what `enqueue` makes of them, in one go. */
 export function queueOf(tickets: Iterable<Ticket>): QueueState {
-  const models = new Map<string, Map<string, Set<string>>>();
-  for (const { id, model, key } of tickets) {
-    const keys = models.get(model) ?? new Map<string, Set<string>>();
-    models.set(model, keys.set(key, (keys.get(key) ?? new Set()).add(id)));
+  const models = new Map<string, Map<string, { key: string; priority: number; ids: Set<string> }>>();
+  for (const { id, model, key, priority } of tickets) {
+    const lanes = models.get(model) ?? new Map();
+    models.set(model, lanes);
+    const name = `${priority}\n${key}`;
+    const lane = lanes.get(name) ?? { key, priority, ids: new Set() };
+    lanes.set(name, lane);
+    lane.ids.add(id);
   }
   const lanes = new Map<string, Lane[]>();
   let size = 0;
-  for (const [model, keys] of models) {
+  for (const [model, ofModel] of models) {
+    const all = [...ofModel.values()].map(({ key, priority, ids }) => ({ key, priority, ids: [...ids] }));
     lanes.set(
       model,
-      [...keys].map(([key, ids]) => ({ key, ids: [...ids] })),
+      all.sort((a, b) => a.priority - b.priority),
     );
-    for (const ids of keys.values()) size += ids.size;
+    for (const { ids } of all) size += ids.length;
   }
   return { lanes, size };
 }
 
-/** Last in its key's lane; a new lane goes behind the others. The same object if it waits already. */
-export function enqueue(queue: QueueState, { id, model, key }: Ticket): QueueState {
+/** Last in its lane; a new lane goes behind the others of its priority. The same object if it waits already. */
+export function enqueue(queue: QueueState, { id, model, key, priority }: Ticket): QueueState {
   const lanes = lanesOf(queue, model);
-  const place = lanes.findIndex((lane) => lane.key === key);
+  const place = lanes.findIndex((lane) => lane.key === key && lane.priority === priority);
   const lane = lanes[place];
-  if (lane === undefined) return withLanes(queue, model, [...lanes, { key, ids: [id] }], 1);
+  if (lane === undefined) {
+    return withLanes(queue, model, behind(lanes, { key, priority, ids: [id] }), 1);
+  }
   // A ticket may come twice: with the seed after a restart, and as the event that was on its way.
   if (lane.ids.includes(id)) return queue;
-  return withLanes(queue, model, lanes.with(place, { key, ids: [...lane.ids, id] }), 1);
+  return withLanes(queue, model, lanes.with(place, { ...lane, ids: [...lane.ids, id] }), 1);
 }
 
 /** Without this ticket; its key keeps its place in the round. The same object if it does not wait. */
@@ -72,11 +81,14 @@ export function leave(queue: QueueState, id: string, model: string): QueueState 
   const lane = lanes[place];
   if (lane === undefined) return queue;
   const ids = lane.ids.filter((each) => each !== id);
-  const rest = ids.length === 0 ? lanes.toSpliced(place, 1) : lanes.with(place, { key: lane.key, ids });
+  const rest = ids.length === 0 ? lanes.toSpliced(place, 1) : lanes.with(place, { ...lane, ids });
   return withLanes(queue, model, rest, -1);
 }
 
-/** Round robin over keys, within a key first come first served; undefined means nobody waits. */
+/**
+ * The best priority first; within it round robin over keys, within a key first come first served. Undefined means
+ * nobody waits.
+ */
 export function next(queue: QueueState, model: string): string | undefined {
   return lanesOf(queue, model)[0]?.ids[0];
 }
@@ -84,19 +96,24 @@ export function next(queue: QueueState, model: string): string | undefined {
 /** Everybody who waits for the model, in the order of their turns. */
 export function* turns(queue: QueueState, model: string): Generator<string> {
   const lanes = lanesOf(queue, model);
-  for (let round = 0, found = true; found; round += 1) {
-    found = false;
-    for (const { ids } of lanes) {
-      const id = ids[round];
-      if (id === undefined) continue;
-      found = true;
-      yield id;
+  for (let from = 0; from < lanes.length; ) {
+    const priority = lanes[from]?.priority;
+    const peers = lanes.filter((lane) => lane.priority === priority);
+    for (let round = 0, found = true; found; round += 1) {
+      found = false;
+      for (const { ids } of peers) {
+        const id = ids[round];
+        if (id === undefined) continue;
+        found = true;
+        yield id;
+      }
     }
+    from += peers.length;
   }
 }
 
 /**
- * Without `next`, or without one who gets the turn before others; the key goes behind the other keys, the model behind
+ * Without `next`, or without one who gets the turn before others; the key goes behind the other keys of its priority, the model behind
  * the other models. The same object if that one does not wait.
  */
 export function take(queue: QueueState, model: string, id = next(queue, model)): QueueState {
@@ -107,13 +124,28 @@ export function take(queue: QueueState, model: string, id = next(queue, model)):
   const ids = lane.ids.filter((each) => each !== id);
   const without = new Map(queue.lanes);
   without.delete(model);
-  const rest = ids.length === 0 ? others : [...others, { key: lane.key, ids }];
+  const rest = ids.length === 0 ? others : behind(others, { ...lane, ids });
   return withLanes({ lanes: without, size: queue.size }, model, rest, -1);
+}
+
+/** How many of this key wait, for any model. */
+export function heldBy(queue: QueueState, key: string): number {
+  let held = 0;
+  for (const lanes of queue.lanes.values()) {
+    for (const lane of lanes) if (lane.key === key) held += lane.ids.length;
+  }
+  return held;
 }
 
 /** How many wait for this model. */
 export function ahead(queue: QueueState, model: string): number {
   return lanesOf(queue, model).reduce((sum, { ids }) => sum + ids.length, 0);
+}
+
+/** The lanes with one more, behind those of its priority. */
+function behind(lanes: readonly Lane[], lane: Lane): Lane[] {
+  const worse = lanes.findIndex(({ priority }) => priority > lane.priority);
+  return worse === -1 ? [...lanes, lane] : lanes.toSpliced(worse, 0, lane);
 }
 
 function lanesOf(queue: QueueState, model: string): readonly Lane[] {

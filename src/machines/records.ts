@@ -31,6 +31,9 @@ export interface RequestRecord {
   /** As the client asked. */
   model: string;
   clientIp: string | null;
+  /** Whose request it was: an API key, or the user of a session; both null where nobody is asked. */
+  keyId: string | null;
+  userId: string | null;
   /** Wall clock, ms. */
   acceptedAt: number;
   completedAt: number;

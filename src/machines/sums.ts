@@ -1,5 +1,6 @@
 import { localDate, minuteOf } from '../clock.js';
 import { type ApiKind, lastAttempt, type RequestRecord } from './records.js';
+import { addDailyUsage, type DailyUsage, foldUsage, noUsage } from './usage.js';
 
 /** What the attempts of one endpoint × model × kind add up to. */
 export interface Sums {
@@ -45,6 +46,7 @@ export interface Delta {
   counters: Map<string, Counters>;
   daily: Map<string, DailySums>;
   minutes: Map<string, MinuteSums>;
+  usage: Map<string, DailyUsage>;
 }
 
 export function noSums(): Sums {
@@ -60,7 +62,7 @@ export function noSums(): Sums {
 }
 
 export function emptyDelta(): Delta {
-  return { counters: new Map(), daily: new Map(), minutes: new Map() };
+  return { counters: new Map(), daily: new Map(), minutes: new Map(), usage: new Map() };
 }
 
 /** Adds `from` to `to`, in place. */
@@ -78,6 +80,7 @@ export function addSums(to: Sums, from: Sums): void {
 export function foldRecord(delta: Delta, record: RequestRecord): void {
   foldAttempts(delta, record);
   foldMinute(delta, record);
+  foldUsage(delta.usage, record);
 }
 
 /** Adds a whole delta to another, in place. */
@@ -97,6 +100,12 @@ export function foldDelta(to: Delta, from: Delta): void {
     addMinute(
       entry(to.minutes, key, () => ({ ...row, ...noMinute() })),
       row,
+    );
+  }
+  for (const [key, day] of from.usage) {
+    addDailyUsage(
+      entry(to.usage, key, () => ({ ...day, ...noUsage() })),
+      day,
     );
   }
 }

@@ -11,6 +11,8 @@ export interface DataDir {
   database: string;
   lock: string;
   unsaved: string;
+  /** What secrets are sealed under. */
+  secretKey: string;
 }
 
 export function dataDirAt(path: string): DataDir {
@@ -19,6 +21,7 @@ export function dataDirAt(path: string): DataDir {
     database: join(path, 'troupe.db'),
     lock: join(path, 'troupe.lock'),
     unsaved: join(path, 'troupe.unsaved.ndjson'),
+    secretKey: join(path, 'secret.key'),
   };
 }
 

@@ -2,15 +2,15 @@ import type { Block, EndpointSeed, HealthState, ModelSums } from '../actors/book
 import type { EngineModel } from '../engines/engine.js';
 import type { RequestRecord } from '../machines/records.js';
 import type { Slot } from '../machines/ring.js';
+import type { OwnerUsage } from '../machines/usage.js';
+import type { AccessStore, AuditEntry } from './access-store.js';
 
-/** What an operator says about an endpoint. */
+/** What an operator says about an endpoint; its key and headers are secrets and live elsewhere. */
 export interface EndpointConfig {
   id: string;
   name: string;
   /** Without trailing `/` or `/v1`, host in lower case. */
   baseUrl: string;
-  apiKey: string | null;
-  headers: Record<string, string>;
   /** Null: the server's default. */
   healthIntervalMs: number | null;
   /** Total deadline of a request there; 0 = none of its own. */
@@ -19,6 +19,8 @@ export interface EndpointConfig {
   /** Requests in flight there at most; null: as many as come. */
   maxConcurrency: number | null;
   deadlines: EndpointDeadlines;
+  /** Certificates (PEM) that are trusted there besides the system's. */
+  tlsCa: string | null;
   /** Wall clock, ms. */
   registeredAt: number;
 }
@@ -36,8 +38,18 @@ export interface EndpointDeadlines extends DeadlineSet {
   models?: Record<string, DeadlineSet> | undefined;
 }
 
+/** What Troupe sends to an endpoint to be let in. */
+export interface EndpointSecrets {
+  apiKey: string | null;
+  headers: Record<string, string>;
+}
+
 export interface StoredEndpoint {
   config: EndpointConfig;
+  /** Its secrets as they are stored; null: it has none. */
+  sealed: string | null;
+  /** Secrets that an earlier version stored as they are. */
+  clear: EndpointSecrets | null;
   /** Without models, which are a query of their own. */
   seed: EndpointSeed;
 }
@@ -53,6 +65,7 @@ export interface RequestFilter {
   model?: string;
   endpointId?: string;
   status?: 'success' | 'error';
+  keyId?: string;
   /** Wall clock, ms, inclusive, of `completed_at`. */
   startTime?: number;
   endTime?: number;
@@ -77,6 +90,8 @@ export interface OpenReport {
   mode: 'read-write' | 'read-only';
   /** Tables that were missing in a store that had others, made again empty. */
   recreated: string[];
+  /** The file before this one was damaged, and what is here is what could be read of it. */
+  salvaged: boolean;
   warnings: string[];
 }
 
@@ -120,15 +135,26 @@ export interface Store {
   seedEndpoints(): Promise<StoredEndpoint[]>;
   seedModels(): Promise<Map<string, EngineModel[]>>;
   seedSums(today: string): Promise<ModelSums[]>;
+  seedUsage(today: string): Promise<OwnerUsage[]>;
   seedMinutes(fromMinute: number, toMinute: number): Promise<Slot[]>;
   /** Runs `read` between two writes and `then` with its answer before the next one. */
   betweenWrites<T>(read: () => Promise<T>, then: (value: T) => void): Promise<void>;
 
-  insertEndpoint(config: EndpointConfig): Promise<void>;
-  /** `reset`: the health columns of an endpoint with a new URL. */
-  updateEndpoint(config: EndpointConfig, reset: HealthState | null): Promise<void>;
-  deleteEndpoint(id: string): Promise<void>;
-  setDraining(id: string, draining: boolean): Promise<void>;
+  readonly access: AccessStore;
+
+  /** `sealed`: its secrets; null: it has none. The line in the audit log is written with the change. */
+  insertEndpoint(config: EndpointConfig, sealed: string | null, audit: AuditEntry | null): Promise<void>;
+  /** `sealed`: null leaves them as they are. `reset`: the health columns of an endpoint with a new URL. */
+  updateEndpoint(
+    config: EndpointConfig,
+    sealed: { text: string | null } | null,
+    reset: HealthState | null,
+    audit: AuditEntry | null,
+  ): Promise<void>;
+  deleteEndpoint(id: string, audit: AuditEntry | null): Promise<void>;
+  setDraining(id: string, draining: boolean, audit: AuditEntry | null): Promise<void>;
+  /** Puts sealed secrets in the place of those that were stored as they are, and leaves nothing of these on disk. */
+  sealSecrets(sealed: Map<string, string>): Promise<void>;
 
   /** Days in [from, before), ascending, only those with requests. */
   dailyStats(endpointId: string, from: string, before: string): Promise<DailyStat[]>;

@@ -7,7 +7,7 @@ import {
 } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { onTestFinished } from 'vitest';
-import { until } from './server.js';
+import { until, withKey } from './server.js';
 
 export interface RawRequest {
   method?: string;
@@ -43,7 +43,7 @@ export function startRequest(url: string, path: string, options: RawRequest = {}
   const type = body === undefined ? {} : { 'content-type': 'application/json' };
   const sent = request(url + path, {
     method,
-    headers: { ...type, ...headers },
+    headers: { ...type, ...withKey(headers) },
     agent: agent ?? new Agent({ keepAlive: false }),
   });
   sent.on('error', () => {});
@@ -137,7 +137,7 @@ export function wireRequest(path: string, body: string, headers: Record<string, 
     host: 'localhost',
     'content-type': 'application/json',
     'content-length': String(Buffer.byteLength(body)),
-    ...headers,
+    ...withKey(headers),
   }).map(([name, value]) => `${name}: ${value}\r\n`);
   return `POST ${path} HTTP/1.1\r\n${lines.join('')}\r\n${body}`;
 }

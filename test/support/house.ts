@@ -1,5 +1,7 @@
 import { onTestFinished } from 'vitest';
 import { type AnyActorRef, type InspectionEvent, SimulatedClock } from 'xstate';
+import { Directory } from '../../src/access/directory.js';
+import { Vault } from '../../src/access/vault.js';
 import { type Block, Books, newEndpointSeed } from '../../src/actors/books.js';
 import { buildHouse, type HouseDeps, type Tamper } from '../../src/actors/house.js';
 import { LeaseTable } from '../../src/actors/leases.js';
@@ -7,6 +9,7 @@ import { treeOf } from '../../src/actors/tree.js';
 import { viewsOf } from '../../src/actors/view.js';
 import type { CheckResult } from '../../src/engines/check.js';
 import type { RequestRecord } from '../../src/machines/records.js';
+import type { AccessStore } from '../../src/persistence/access-store.js';
 import { type EndpointConfig, type OpenReport, type Store, StoreError } from '../../src/persistence/store.js';
 import { pause } from './server.js';
 
@@ -47,12 +50,15 @@ export async function startHouse(options: HouseOptions = {}) {
     books,
     leases,
     store,
+    directory: new Directory(null),
+    vault: new Vault(),
+    sweep: async () => {},
     healthIntervalMs: 10_000,
     retentionDays: 30,
     unsavedFile: '/nowhere/unsaved',
     recreated: () => [],
     check: check ?? (async () => HEALTHY),
-    log: { info() {}, warn() {} },
+    log: { info() {}, warn() {}, error() {} },
     tamper,
     timers,
   });
@@ -118,6 +124,8 @@ export class MemoryStore implements Store {
   seedEndpoints = async () =>
     this.#endpoints.map((id) => ({
       config: configOf(id),
+      sealed: null,
+      clear: null,
       seed: { ...newEndpointSeed(), health: 'online' as const },
     }));
   seedModels = async () => new Map(this.#endpoints.map((id) => [id, HEALTHY.ok ? HEALTHY.models : []]));
@@ -126,10 +134,35 @@ export class MemoryStore implements Store {
     return [];
   };
   seedMinutes = async () => [];
+  seedUsage = async () => [];
+  sealSecrets = async () => {};
+  /** Nobody and nothing. */
+  readonly access: AccessStore = {
+    seedUsers: async () => [],
+    seedKeys: async () => [],
+    seedSessions: async () => [],
+    putUser: async () => {},
+    removeUser: async () => {},
+    putKey: async () => {},
+    revokeKey: async () => {},
+    addSession: async () => {},
+    removeSession: async () => {},
+    dropSessions: async () => {},
+    note: async () => {},
+    audits: async () => ({ items: [], total: 0 }),
+    verifyAudits: async () => ({ valid: true, checked: 0, firstBad: null }),
+    monthlyUsage: async () => [],
+    owners: async () => [],
+  };
   async betweenWrites<T>(read: () => Promise<T>, then: (value: T) => void): Promise<void> {
     then(await read());
   }
-  open = async (): Promise<OpenReport> => ({ mode: 'read-write', recreated: [], warnings: [] });
+  open = async (): Promise<OpenReport> => ({
+    mode: 'read-write',
+    recreated: [],
+    salvaged: false,
+    warnings: [],
+  });
   requests = async () => ({ records: this.rows, total: this.rows.length, capped: false });
   request = async () => undefined;
   dailyStats = async () => [];
@@ -154,13 +187,12 @@ export function configOf(id: string): EndpointConfig {
     id,
     name: id,
     baseUrl: `http://${id}`,
-    apiKey: null,
-    headers: {},
     healthIntervalMs: null,
     inferenceTimeoutSecs: 0,
     notes: null,
     maxConcurrency: null,
     deadlines: {},
+    tlsCa: null,
     registeredAt: START,
   };
 }
@@ -177,6 +209,8 @@ export function finished(endpointId: string, at: number, failed = false): Reques
     requestType: 'chat',
     model: 'm',
     clientIp: null,
+    keyId: null,
+    userId: null,
     acceptedAt: at - 2000,
     completedAt: at,
     durationMs: 2000,

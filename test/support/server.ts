@@ -14,6 +14,10 @@ import {
 import { type RunningServer, type Seams, startServer } from '../../src/server.js';
 
 const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url));
+/** The key in the environment of every server under test, sent by every client that brings nothing of its own. */
+export const TEST_KEY = 'the-key-of-the-tests';
+/** log2 of the cost of a password's hash: a real one takes a third of a second. */
+const PASSWORD_COST = 4;
 const READY_MS = 30_000;
 
 /** A fresh data dir below the system's temporary directory. */
@@ -57,7 +61,7 @@ export async function spawnServer(options: ServerOptions = {}): Promise<ServerPr
 /** Runs `dist/server.js` with exactly these arguments; for starts that are meant to fail as well. */
 export function runServer(args: string[], env: Record<string, string> = {}, uid?: number) {
   const child = spawn(process.execPath, [SERVER, ...args], {
-    env: { PATH: process.env.PATH, TROUPE_HEALTH_INTERVAL_MS: '200', ...env },
+    env: { PATH: process.env.PATH, TROUPE_HEALTH_INTERVAL_MS: '200', TROUPE_API_KEY: TEST_KEY, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
     ...(uid === undefined ? {} : { uid, gid: uid }),
   });
@@ -105,10 +109,18 @@ export interface LocalServer extends Api {
 
 export async function startLocal(options: ServerOptions & { seams?: Seams } = {}): Promise<LocalServer> {
   const dataDir = options.dataDir ?? newDataDir();
-  const env = { TROUPE_HEALTH_INTERVAL_MS: '200', TROUPE_SHUTDOWN_GRACE_MS: '2000', ...options.env };
+  const env = {
+    TROUPE_HEALTH_INTERVAL_MS: '200',
+    TROUPE_SHUTDOWN_GRACE_MS: '2000',
+    TROUPE_API_KEY: TEST_KEY,
+    ...options.env,
+  };
   const command = readConfig(['--port', '0', '--data-dir', dataDir, ...(options.args ?? [])], env);
   if (command.run !== 'serve') throw new Error('not a command that serves');
-  const server = await startServer(command.config, pino({ level: 'silent' }), options.seams);
+  const server = await startServer(command.config, pino({ level: 'silent' }), {
+    passwordCost: PASSWORD_COST,
+    ...options.seams,
+  });
   onTestFinished(async () => {
     await server.stop();
   });
@@ -142,7 +154,8 @@ export interface Api {
 
 export function api(url: string): Api {
   async function call(method: string, path: string, init: RequestInit = {}): Promise<Reply> {
-    const response = await fetch(url + path, { method, redirect: 'manual', ...init });
+    const headers = withKey(init.headers as Record<string, string>) as Record<string, string>;
+    const response = await fetch(url + path, { method, redirect: 'manual', ...init, headers });
     const text = await response.text();
     let json: unknown;
     try {
@@ -175,6 +188,16 @@ export function api(url: string): Api {
       return reply.json;
     },
   };
+}
+
+const CREDENTIALS = new Set(['authorization', 'x-api-key', 'cookie']);
+
+/** The key of the tests, unless there is a credential of any kind; an empty one is none. */
+export function withKey<T extends Record<string, string | string[]>>(
+  headers?: T,
+): Record<string, string | string[]> {
+  const brings = Object.keys(headers ?? {}).some((name) => CREDENTIALS.has(name.toLowerCase()));
+  return brings ? (headers as T) : { authorization: `Bearer ${TEST_KEY}`, ...headers };
 }
 
 /** Waits until something is so; fails with what it was about after `ms`. */

@@ -43,6 +43,7 @@ export const endpointWithModels = z.strictObject({
   ...endpointFields,
   models: z.array(endpointModel),
   deadlines: deadlineSet.extend({ models: z.record(z.string(), deadlineSet).optional() }),
+  tls_ca: z.string().nullable(),
 });
 export const endpointList = z.strictObject({ endpoints: z.array(endpoint), total: count });
 export const endpointModels = z.strictObject({ endpoint_id: uuid, models: z.array(endpointModel) });
@@ -144,6 +145,8 @@ export const record = z.strictObject({
   endpoint_id: uuid.nullable(),
   endpoint_name: z.string().nullable(),
   client_ip: z.string().nullable(),
+  key_id: uuid.nullable(),
+  user_id: uuid.nullable(),
   duration_ms: count,
   ttft_ms: int.nullable(),
   status: z.union([

@@ -27,6 +27,7 @@ export async function batchWriter(db: Database): Promise<BatchWriter> {
   const counters = await prepare(ADD_COUNTERS);
   const daily = await prepare(ADD_DAILY);
   const minutes = await prepare(ADD_MINUTES);
+  const usage = await prepare(ADD_USAGE);
   const health = await prepare(SET_HEALTH);
   const dropModels = await prepare(DROP_MODELS);
   const models = await prepare(INSERT_MODELS);
@@ -42,6 +43,7 @@ export async function batchWriter(db: Database): Promise<BatchWriter> {
     }
     if (delta.daily.size > 0) await daily.run(JSON.stringify([...delta.daily.values()]));
     if (delta.minutes.size > 0) await minutes.run(JSON.stringify([...delta.minutes.values()]));
+    if (delta.usage.size > 0) await usage.run(JSON.stringify([...delta.usage.values()]));
     if (block.health.size > 0) {
       await health.run(JSON.stringify([...block.health].map(([id, h]) => healthValues(id, h))));
     }
@@ -89,6 +91,8 @@ function rowValues(row: RequestRecord): unknown[] {
     row.tokensEstimated ? 1 : 0,
     JSON.stringify(row.attempts),
     row.decision === null ? null : JSON.stringify(row.decision),
+    row.keyId,
+    row.userId,
   ];
 }
 
@@ -110,10 +114,10 @@ function modelValues(id: string, models: EngineModel[]): unknown[][] {
 const INSERT_ROWS = `
   INSERT INTO requests (id, request_id, api_kind, request_type, model, endpoint_id, client_ip, accepted_at,
     completed_at, duration_ms, ttft_ms, outcome, timeline, error, status_code, tokens_estimated, attempts,
-    decision)
+    decision, key_id, user_id)
   SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
     value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, value ->> 15,
-    value ->> 16, value ->> 17
+    value ->> 16, value ->> 17, value ->> 18, value ->> 19
   FROM jsonb_each(?)`;
 
 const ADD_COUNTERS = `
@@ -153,6 +157,18 @@ const ADD_MINUTES = `
     output_tokens = output_tokens + excluded.output_tokens,
     measured = measured + excluded.measured,
     measured_ms = measured_ms + excluded.measured_ms`;
+
+const ADD_USAGE = `
+  INSERT INTO usage_daily (owner_id, date, requests, errors, input_tokens, output_tokens, last_used_at)
+  SELECT value ->> 'ownerId', value ->> 'date', value ->> 'requests', value ->> 'errors', value ->> 'inputTokens',
+    value ->> 'outputTokens', value ->> 'lastUsedAt'
+  FROM jsonb_each(?) WHERE true
+  ON CONFLICT (owner_id, date) DO UPDATE SET
+    requests = requests + excluded.requests,
+    errors = errors + excluded.errors,
+    input_tokens = input_tokens + excluded.input_tokens,
+    output_tokens = output_tokens + excluded.output_tokens,
+    last_used_at = max(last_used_at, excluded.last_used_at)`;
 
 const SET_HEALTH = `
   UPDATE endpoints SET health = h.health, engine_type = h.engine_type, latency_ms = h.latency_ms,

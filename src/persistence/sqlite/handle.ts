@@ -13,6 +13,8 @@ export async function openReadWrite(file: string): Promise<Database> {
   try {
     await db.exec('PRAGMA journal_mode = WAL');
     await db.exec('PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON');
+    // What is deleted or replaced is overwritten: a secret does not live on in a free page.
+    await db.exec('PRAGMA secure_delete = ON');
     // Every second a handle of its own does it; the writer only helps when that falls far behind.
     await db.exec(`PRAGMA wal_autocheckpoint = ${AUTOCHECKPOINT_PAGES}`);
     return db;

@@ -1,5 +1,6 @@
 import type { Database } from 'sqlite';
 import { Umzug } from 'umzug';
+import { transaction } from './transaction.js';
 
 interface Migration {
   name: string;
@@ -124,6 +125,82 @@ export const MIGRATIONS: Migration[] = [
       ALTER TABLE requests ADD COLUMN decision TEXT;
     `,
   },
+  {
+    name: '0003-access',
+    // `api_key` and `headers` of endpoints stay empty from here on: what was in them is sealed in `secrets`.
+    sql: `
+      CREATE TABLE users (
+        id TEXT PRIMARY KEY NOT NULL,
+        username TEXT NOT NULL UNIQUE,
+        role TEXT NOT NULL,
+        password_hash TEXT NOT NULL,
+        must_change_password INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        last_login INTEGER
+      ) STRICT;
+
+      CREATE TABLE api_keys (
+        id TEXT PRIMARY KEY NOT NULL,
+        name TEXT NOT NULL,
+        key_prefix TEXT NOT NULL,
+        key_hash TEXT NOT NULL UNIQUE,
+        created_by TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        revoked_at INTEGER,
+        permissions TEXT NOT NULL,
+        models TEXT,
+        rate_limit TEXT NOT NULL,
+        priority INTEGER NOT NULL
+      ) STRICT;
+
+      CREATE TABLE sessions (
+        token_hash TEXT PRIMARY KEY NOT NULL,
+        user_id TEXT NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL
+      ) STRICT;
+
+      CREATE TABLE audit_log (
+        id INTEGER PRIMARY KEY NOT NULL,
+        at INTEGER NOT NULL,
+        actor TEXT NOT NULL,
+        actor_type TEXT NOT NULL,
+        action TEXT NOT NULL,
+        target TEXT,
+        client_ip TEXT,
+        detail TEXT NOT NULL,
+        hash TEXT NOT NULL
+      ) STRICT;
+      CREATE INDEX audit_log_by_time ON audit_log (at);
+      CREATE TRIGGER audit_log_unchanged BEFORE UPDATE ON audit_log
+        BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+      CREATE TRIGGER audit_log_kept BEFORE DELETE ON audit_log
+        BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+
+      CREATE TABLE audit_head (
+        one INTEGER PRIMARY KEY NOT NULL CHECK (one = 1),
+        id INTEGER NOT NULL,
+        hash TEXT NOT NULL
+      ) STRICT;
+
+      CREATE TABLE usage_daily (
+        owner_id TEXT NOT NULL,
+        date TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        errors INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        last_used_at INTEGER NOT NULL,
+        PRIMARY KEY (owner_id, date)
+      ) STRICT;
+
+      ALTER TABLE endpoints ADD COLUMN secrets TEXT;
+      ALTER TABLE endpoints ADD COLUMN tls_ca TEXT;
+      ALTER TABLE requests ADD COLUMN key_id TEXT;
+      ALTER TABLE requests ADD COLUMN user_id TEXT;
+    `,
+  },
 ];
 
 /**
@@ -155,13 +232,8 @@ export async function schemaVersion(db: Database): Promise<number> {
 }
 
 async function step(db: Database, sql: string, version: number): Promise<void> {
-  await db.exec('BEGIN IMMEDIATE');
-  try {
+  await transaction(db, async () => {
     await db.exec(sql);
     await db.exec(`PRAGMA user_version = ${version}`);
-    await db.exec('COMMIT');
-  } catch (error) {
-    await db.exec('ROLLBACK').catch(() => {});
-    throw error;
-  }
+  });
 }

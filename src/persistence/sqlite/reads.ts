@@ -4,6 +4,7 @@ import type { EngineModel, EngineType } from '../../engines/engine.js';
 import type { DecisionRecord } from '../../machines/decision.js';
 import type { ApiKind, AttemptRecord, Outcome, RequestRecord } from '../../machines/records.js';
 import type { Slot } from '../../machines/ring.js';
+import type { OwnerUsage, Usage } from '../../machines/usage.js';
 import type {
   DailyStat,
   EndpointDeadlines,
@@ -35,6 +36,8 @@ interface EndpointRow {
   notes: string | null;
   max_concurrency: number | null;
   deadlines: string;
+  secrets: string | null;
+  tls_ca: string | null;
   registered_at: number;
   draining: number;
   health: Health;
@@ -57,15 +60,19 @@ export async function readEndpoints(db: Database): Promise<StoredEndpoint[]> {
       id: row.id,
       name: row.name,
       baseUrl: row.base_url,
-      apiKey: row.api_key,
-      headers: JSON.parse(row.headers) as Record<string, string>,
       healthIntervalMs: row.health_interval_ms,
       inferenceTimeoutSecs: row.inference_timeout_secs,
       notes: row.notes,
       maxConcurrency: row.max_concurrency,
       deadlines: JSON.parse(row.deadlines) as EndpointDeadlines,
+      tlsCa: row.tls_ca,
       registeredAt: row.registered_at,
     },
+    sealed: row.secrets,
+    clear:
+      row.api_key === null && row.headers === '{}'
+        ? null
+        : { apiKey: row.api_key, headers: JSON.parse(row.headers) as Record<string, string> },
     seed: {
       health: row.health,
       engineType: row.engine_type,
@@ -138,6 +145,41 @@ export async function readSums(db: Database, today: string): Promise<ModelSums[]
   }));
 }
 
+/** What every owner has used, as of a day. */
+export async function readUsage(db: Database, today: string): Promise<OwnerUsage[]> {
+  const sums = (prefix: string, when: string) =>
+    USAGE_COLUMNS.map(
+      (column) => `sum(CASE WHEN ${when} THEN ${column} ELSE 0 END) AS ${prefix}${column}`,
+    ).join(', ');
+  const rows = await db.all<Record<string, string | number>[]>(
+    `SELECT owner_id, max(last_used_at) AS last_used_at, ${sums('', 'true')}, ${sums('today_', 'date = ?1')},
+       ${sums('month_', 'substr(date, 1, 7) = substr(?1, 1, 7)')}
+     FROM usage_daily GROUP BY owner_id LIMIT ?2`,
+    today,
+    SEED_LIMIT,
+  );
+  return rows.map((row) => ({
+    ownerId: String(row.owner_id),
+    date: today,
+    total: usageOf(row, ''),
+    today: usageOf(row, 'today_'),
+    month: usageOf(row, 'month_'),
+    lastUsedAt: Number(row.last_used_at),
+  }));
+}
+
+const USAGE_COLUMNS = ['requests', 'errors', 'input_tokens', 'output_tokens'];
+
+function usageOf(row: Record<string, string | number>, prefix: string): Usage {
+  const value = (column: string) => Number(row[prefix + column] ?? 0);
+  return {
+    requests: value('requests'),
+    errors: value('errors'),
+    inputTokens: value('input_tokens'),
+    outputTokens: value('output_tokens'),
+  };
+}
+
 export async function readMinutes(db: Database, from: number, to: number): Promise<Slot[]> {
   return db.all<Slot[]>(
     `SELECT minute, sum(success) AS success, sum(error) AS error, sum(measured) AS measured,
@@ -170,6 +212,8 @@ interface RequestRow {
   request_type: string;
   model: string;
   client_ip: string | null;
+  key_id: string | null;
+  user_id: string | null;
   accepted_at: number;
   completed_at: number;
   duration_ms: number;
@@ -272,6 +316,10 @@ function conditions(filter: RequestFilter): { where: string; values: string[] } 
   }
   if (filter.status !== undefined)
     parts.push(filter.status === 'error' ? 'error IS NOT NULL' : 'error IS NULL');
+  if (filter.keyId !== undefined) {
+    parts.push('key_id = ?');
+    values.push(filter.keyId);
+  }
   return { where: parts.join(' AND '), values };
 }
 
@@ -294,6 +342,8 @@ function recordOf(row: RequestRow): RequestRecord {
     requestType: row.request_type,
     model: row.model,
     clientIp: row.client_ip,
+    keyId: row.key_id,
+    userId: row.user_id,
     acceptedAt: row.accepted_at,
     completedAt: row.completed_at,
     durationMs: row.duration_ms,

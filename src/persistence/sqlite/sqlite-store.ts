@@ -1,7 +1,21 @@
 import { access, constants, stat } from 'node:fs/promises';
 import type { Database } from 'sqlite';
-import type { Block, HealthState } from '../../actors/books.js';
+import type { Block } from '../../actors/books.js';
+import type { AccessStore, AuditEntry } from '../access-store.js';
 import { type EndpointConfig, type OpenReport, type Store, StoreError } from '../store.js';
+import {
+  addSession,
+  putKey,
+  putUser,
+  readKeys,
+  readMonthlyUsage,
+  readOwners,
+  readSessions,
+  readUsers,
+  removeUser,
+  revokeKey,
+} from './access-tables.js';
+import { appendAudit, readAudits, verifyAudits } from './audit-log.js';
 import { type BatchWriter, batchWriter } from './batch.js';
 import { openAtRest, openReadOnly, openReadWrite, storeError } from './handle.js';
 import { MIGRATIONS, migrate, schemaVersion } from './migrations.js';
@@ -14,8 +28,10 @@ import {
   readRequest,
   readRequests,
   readSums,
+  readUsage,
 } from './reads.js';
 import { isSound, makeMissing, salvage, setAside } from './repair.js';
+import { transaction } from './transaction.js';
 
 /** Files up to this size are read whole at the start; in a larger one damage shows when it is met. */
 const CHECK_WHOLE_BYTES = 32 * 1024 * 1024;
@@ -91,53 +107,63 @@ export class SqliteStore implements Store {
   seedEndpoints = () => this.#read((db) => readEndpoints(db), []);
   seedModels = () => this.#read((db) => readModels(db), new Map());
   seedSums = (today: string) => this.#read((db) => readSums(db, today), []);
+  seedUsage = (today: string) => this.#read((db) => readUsage(db, today), []);
   seedMinutes = (from: number, to: number) => this.#read((db) => readMinutes(db, from, to), []);
 
   betweenWrites<T>(read: () => Promise<T>, then: (value: T) => void): Promise<void> {
     return this.#queued(async () => then(await read()));
   }
 
-  insertEndpoint(config: EndpointConfig): Promise<void> {
-    return this.#write(async ({ writer }) => {
-      await writer.run(
-        `INSERT INTO endpoints (id, name, base_url, api_key, headers, health_interval_ms, inference_timeout_secs,
-           notes, max_concurrency, deadlines, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-        ...configValues(config),
+  insertEndpoint: Store['insertEndpoint'] = (config, sealed, audit) =>
+    this.#change(audit, (writer) =>
+      writer.run(
+        `INSERT INTO endpoints (id, name, base_url, secrets, health_interval_ms, inference_timeout_secs, notes,
+           max_concurrency, deadlines, tls_ca, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        ...configValues(config, sealed),
         config.registeredAt,
-      );
-      this.#dirty = true;
-    });
-  }
+      ),
+    );
 
-  updateEndpoint(config: EndpointConfig, reset: HealthState | null): Promise<void> {
-    return this.#write(async ({ writer }) => {
-      await writer.run(
-        `UPDATE endpoints SET name = ?2, base_url = ?3, api_key = ?4, headers = ?5, health_interval_ms = ?6,
-           inference_timeout_secs = ?7, notes = ?8, max_concurrency = ?9, deadlines = ?10,
+  updateEndpoint: Store['updateEndpoint'] = (config, sealed, reset, audit) =>
+    this.#change(audit, (writer) =>
+      writer.run(
+        `UPDATE endpoints SET name = ?2, base_url = ?3, secrets = CASE WHEN ?12 THEN ?4 ELSE secrets END,
+           health_interval_ms = ?5,
+           inference_timeout_secs = ?6, notes = ?7, max_concurrency = ?8, deadlines = ?9, tls_ca = ?10,
            health = coalesce(?11, health),
            engine_type = CASE WHEN ?11 IS NULL THEN engine_type END,
            last_error = CASE WHEN ?11 IS NULL THEN last_error END,
            error_count = CASE WHEN ?11 IS NULL THEN error_count ELSE 0 END
          WHERE id = ?1`,
-        ...configValues(config),
+        ...configValues(config, sealed?.text ?? null),
         reset?.health ?? null,
-      );
-      this.#dirty = true;
-    });
-  }
+        sealed === null ? 0 : 1,
+      ),
+    );
 
-  deleteEndpoint(id: string): Promise<void> {
-    return this.#write(async ({ writer }) => {
-      await writer.run('DELETE FROM endpoints WHERE id = ?', id);
-      this.#dirty = true;
-    });
-  }
+  deleteEndpoint: Store['deleteEndpoint'] = (id, audit) =>
+    this.#change(audit, (writer) => writer.run('DELETE FROM endpoints WHERE id = ?', id));
 
-  setDraining(id: string, draining: boolean): Promise<void> {
-    return this.#write(async ({ writer }) => {
-      await writer.run('UPDATE endpoints SET draining = ? WHERE id = ?', draining ? 1 : 0, id);
-      this.#dirty = true;
-    });
+  setDraining: Store['setDraining'] = (id, draining, audit) =>
+    this.#change(audit, (writer) =>
+      writer.run('UPDATE endpoints SET draining = ? WHERE id = ?', draining ? 1 : 0, id),
+    );
+
+  async sealSecrets(sealed: Map<string, string>): Promise<void> {
+    if (sealed.size === 0) return;
+    await this.#write(({ writer }) =>
+      transaction(writer, async () => {
+        for (const [id, text] of sealed) {
+          await writer.run(
+            "UPDATE endpoints SET secrets = ?2, api_key = NULL, headers = '{}' WHERE id = ?1",
+            id,
+            text,
+          );
+        }
+      }),
+    );
+    // The log of writes still has the old pages.
+    await this.#write(({ writer }) => writer.get('PRAGMA wal_checkpoint(TRUNCATE)'));
   }
 
   dailyStats: Store['dailyStats'] = (id, from, before) =>
@@ -145,6 +171,31 @@ export class SqliteStore implements Store {
 
   requests: Store['requests'] = (page) =>
     this.#list((db) => readRequests(db, page), { records: [], total: 0, capped: false });
+
+  readonly access: AccessStore = {
+    seedUsers: () => this.#read((db) => readUsers(db), []),
+    seedKeys: () => this.#read((db) => readKeys(db), []),
+    seedSessions: (now) => this.#read((db) => readSessions(db, now), []),
+    putUser: (user, endSessions, audit) =>
+      this.#change(audit, async (writer) => {
+        await putUser(writer, user);
+        if (endSessions) await writer.run('DELETE FROM sessions WHERE user_id = ?', user.id);
+      }),
+    removeUser: (id, now, audit) => this.#change(audit, (writer) => removeUser(writer, id, now)),
+    putKey: (key, audit) => this.#change(audit, (writer) => putKey(writer, key)),
+    revokeKey: (id, now, audit) => this.#change(audit, (writer) => revokeKey(writer, id, now)),
+    addSession: (session, audit) => this.#change(audit, (writer) => addSession(writer, session)),
+    removeSession: (tokenHash, audit) =>
+      this.#change(audit, (writer) => writer.run('DELETE FROM sessions WHERE token_hash = ?', tokenHash)),
+    dropSessions: (now) =>
+      this.#change(null, (writer) => writer.run('DELETE FROM sessions WHERE expires_at <= ?', now)),
+    note: (audit) => this.#change(audit, async () => {}),
+    audits: (filter, limit, offset) =>
+      this.#list((db) => readAudits(db, filter, limit, offset), { items: [], total: 0 }),
+    verifyAudits: () => this.#list((db) => verifyAudits(db), { valid: true, checked: 0, firstBad: null }),
+    monthlyUsage: (from, to) => this.#list((db) => readMonthlyUsage(db, from, to), []),
+    owners: () => this.#list((db) => readOwners(db), []),
+  };
 
   request: Store['request'] = (id) => this.#read((db) => readRequest(db, id), undefined);
 
@@ -191,17 +242,12 @@ export class SqliteStore implements Store {
       );
       const last = edge?.minute ?? null;
       if (last === null) return 0;
-      await writer.exec('BEGIN IMMEDIATE');
-      try {
+      return transaction(writer, async () => {
         await writer.run(FOLD_MINUTES, last);
         const result = await writer.run('DELETE FROM request_minutes WHERE minute <= ?', last);
-        await writer.exec('COMMIT');
         this.#dirty = true;
         return result.changes ?? 0;
-      } catch (error) {
-        await writer.exec('ROLLBACK').catch(() => {});
-        throw error;
-      }
+      });
     });
   }
 
@@ -234,6 +280,7 @@ export class SqliteStore implements Store {
   async #openWritable(checkWhole: boolean): Promise<OpenReport> {
     const warnings: string[] = [];
     const writer = await this.#openSound(checkWhole, warnings);
+    const salvaged = warnings.length > 0;
     let recreated: string[];
     try {
       const version = await schemaVersion(writer);
@@ -258,7 +305,7 @@ export class SqliteStore implements Store {
       checkpointer: await openReadWrite(this.#file),
     };
     this.#onWriter(writer);
-    return { mode: 'read-write', recreated, warnings };
+    return { mode: 'read-write', recreated, salvaged, warnings };
   }
 
   /** A writer on a file that reads as it should; a damaged one is set aside, what is readable comes over. */
@@ -309,7 +356,7 @@ export class SqliteStore implements Store {
       }
     }
     this.#handles = handles;
-    return { mode: 'read-only', recreated: [], warnings };
+    return { mode: 'read-only', recreated: [], salvaged: false, warnings };
   }
 
   async #closeHandles(): Promise<void> {
@@ -320,6 +367,17 @@ export class SqliteStore implements Store {
     for (const db of [handles.checkpointer, handles.lists, handles.reader, handles.writer]) {
       await db?.close().catch(() => {});
     }
+  }
+
+  /** A change by somebody, and its line in the audit log: both or neither. */
+  #change(audit: AuditEntry | null, change: (writer: Database) => Promise<unknown>): Promise<void> {
+    return this.#write(({ writer }) =>
+      transaction(writer, async () => {
+        await change(writer);
+        if (audit !== null) await appendAudit(writer, audit);
+        this.#dirty = true;
+      }),
+    );
   }
 
   /** One write at a time, in the order asked for; refused while the file is away. */
@@ -388,19 +446,19 @@ export class SqliteStore implements Store {
   }
 }
 
-/** In the order of the columns, from `id` to `deadlines`. */
-function configValues(config: EndpointConfig): (string | number | null)[] {
+/** In the order of the columns, from `id` to `tls_ca`. */
+function configValues(config: EndpointConfig, sealed: string | null): (string | number | null)[] {
   return [
     config.id,
     config.name,
     config.baseUrl,
-    config.apiKey,
-    JSON.stringify(config.headers),
+    sealed,
     config.healthIntervalMs,
     config.inferenceTimeoutSecs,
     config.notes,
     config.maxConcurrency,
     JSON.stringify(config.deadlines),
+    config.tlsCa,
   ];
 }
 

@@ -1,0 +1,321 @@
+/** What an API key may use; null is no limit. */
+export interface RateLimit {
+  requestsPerMinute: number | null;
+  tokensPerMinute: number | null;
+  /** Requests open at a time. */
+  concurrent: number | null;
+  tokensPerDay: number | null;
+  tokensPerMonth: number | null;
+}
+
+/** Tokens a key has used today and this month (server-local). */
+export interface Spent {
+  today: number;
+  month: number;
+}
+
+/** The limit with the longest wait, whole seconds. */
+export type Refusal = { limit: keyof RateLimit; retryAfterSecs: number; message: string };
+
+const WINDOW_MS = 60_000;
+const SECOND_MS = 1000;
+/** A window of 60 s touches 61 seconds. */
+const BUCKETS = WINDOW_MS / SECOND_MS + 1;
+const FIRST_CAPACITY = 8;
+/** More than the one key that an admission can add, so that sweeping keeps up. */
+const SWEPT_PER_ADMIT = 2;
+
+/**
+ * The use of API keys against their limits. `mono` is monotonic ms, never less than one given before; `now` is wall
+ * clock ms. What happens to a key is counted from the first request it makes under any limit; a request that was
+ * admitted without any is not, and where limits are set while such requests are open their ends may free the place
+ * of others: never more of them than there were such requests.
+ */
+export class RateLimits {
+  readonly #keys = new Map<string, KeyUse>();
+  #round = this.#keys.values();
+
+  /** How many keys are remembered. */
+  get size(): number {
+    return this.#keys.size;
+  }
+
+  /** Takes a place for a request or says why not. Counts nothing when it refuses. */
+  admit(keyId: string, limit: RateLimit, spent: () => Spent, mono: number, now: number): Refusal | null {
+    this.#sweep(mono);
+    if (isUnlimited(limit)) return null;
+    let use = this.#keys.get(keyId);
+    const refusal = refusalOf(use ?? UNUSED, limit, spent, mono, now);
+    if (refusal !== null) return refusal;
+    if (use === undefined) {
+      use = new KeyUse(keyId);
+      this.#keys.set(keyId, use);
+    }
+    use.open += 1;
+    if (limit.requestsPerMinute !== null) use.requests.note(mono, limit.requestsPerMinute);
+    return null;
+  }
+
+  /** The request that was admitted has ended: frees its place. Pair with each successful admit exactly once. */
+  release(keyId: string): void {
+    const use = this.#keys.get(keyId);
+    // A request from before the key had limits, or was forgotten, took no place.
+    if (use !== undefined && use.open > 0) use.open -= 1;
+  }
+
+  /** Counts the whole tokens of a request; before its release, as a key without an open one may be swept. */
+  charge(keyId: string, tokens: number, mono: number): void {
+    this.#keys.get(keyId)?.tokens.add(tokens, mono);
+  }
+
+  /** The x-ratelimit-* headers OpenAI clients know, flat name, value, …; empty without a per-minute limit. */
+  headers(keyId: string, limit: RateLimit, mono: number): string[] {
+    const { requests, tokens } = this.#keys.get(keyId) ?? UNUSED;
+    const headers: string[] = [];
+    const { requestsPerMinute, tokensPerMinute } = limit;
+    if (requestsPerMinute !== null) {
+      addHeaders(headers, 'requests', requestsPerMinute, requests.count(mono), requests.emptyInMs(mono));
+    }
+    if (tokensPerMinute !== null) {
+      addHeaders(headers, 'tokens', tokensPerMinute, tokens.sum(mono), tokens.emptyInMs(mono));
+    }
+    return headers;
+  }
+
+  /** For a key that is gone: its open requests count no more. */
+  forget(keyId: string): void {
+    this.#keys.delete(keyId);
+  }
+
+  #sweep(mono: number): void {
+    for (let i = 0; i < SWEPT_PER_ADMIT && this.#keys.size > 0; i += 1) {
+      const next = this.#round.next();
+      if (next.done) this.#round = this.#keys.values();
+      else if (next.value.isIdle(mono)) this.#keys.delete(next.value.keyId);
+    }
+  }
+}
+
+function isUnlimited(limit: RateLimit): boolean {
+  return (
+    limit.requestsPerMinute === null &&
+    limit.tokensPerMinute === null &&
+    limit.concurrent === null &&
+    limit.tokensPerDay === null &&
+    limit.tokensPerMonth === null
+  );
+}
+
+function refusalOf(
+  use: KeyUse,
+  limit: RateLimit,
+  spent: () => Spent,
+  mono: number,
+  now: number,
+): Refusal | null {
+  const { requestsPerMinute, tokensPerMinute, concurrent, tokensPerDay, tokensPerMonth } = limit;
+  let refusal: Refusal | null = null;
+  if (concurrent !== null && use.open >= concurrent) {
+    refusal = longer(refusal, 'concurrent', concurrent, SECOND_MS);
+  }
+  if (requestsPerMinute !== null) {
+    const waitMs = use.requests.waitMs(mono, requestsPerMinute);
+    refusal = longer(refusal, 'requestsPerMinute', requestsPerMinute, waitMs);
+  }
+  if (tokensPerMinute !== null) {
+    const waitMs = use.tokens.waitMs(mono, tokensPerMinute);
+    refusal = longer(refusal, 'tokensPerMinute', tokensPerMinute, waitMs);
+  }
+  if (tokensPerDay === null && tokensPerMonth === null) return refusal;
+  const { today, month } = spent();
+  if (tokensPerDay !== null && today >= tokensPerDay) {
+    refusal = longer(refusal, 'tokensPerDay', tokensPerDay, nextDay(now) - now);
+  }
+  if (tokensPerMonth !== null && month >= tokensPerMonth) {
+    refusal = longer(refusal, 'tokensPerMonth', tokensPerMonth, nextMonth(now) - now);
+  }
+  return refusal;
+}
+
+/** Of two refusals the one with the longer wait; a wait of 0 ms is none. */
+function longer(
+  before: Refusal | null,
+  limit: keyof RateLimit,
+  most: number,
+  waitMs: number,
+): Refusal | null {
+  if (waitMs <= 0) return before;
+  const retryAfterSecs = Math.ceil(waitMs / SECOND_MS);
+  if (before !== null && before.retryAfterSecs >= retryAfterSecs) return before;
+  return { limit, retryAfterSecs, message: messageOf(limit, most) };
+}
+
+function messageOf(limit: keyof RateLimit, most: number): string {
+  const [verb, noun, span] = WORDS[limit];
+  return `this key may ${verb} ${most} ${noun}${most === 1 ? '' : 's'} ${span}`;
+}
+
+const WORDS = {
+  requestsPerMinute: ['make', 'request', 'a minute'],
+  tokensPerMinute: ['use', 'token', 'a minute'],
+  concurrent: ['have', 'request', 'open at a time'],
+  tokensPerDay: ['use', 'token', 'a day'],
+  tokensPerMonth: ['use', 'token', 'a month'],
+} as const satisfies Record<keyof RateLimit, readonly string[]>;
+
+function nextDay(now: number): number {
+  return new Date(now).setHours(24, 0, 0, 0);
+}
+
+function nextMonth(now: number): number {
+  const date = new Date(now);
+  return new Date(date.getFullYear(), date.getMonth() + 1).getTime();
+}
+
+function addHeaders(
+  headers: string[],
+  unit: 'requests' | 'tokens',
+  most: number,
+  used: number,
+  resetMs: number,
+): void {
+  headers.push(`x-ratelimit-limit-${unit}`, String(most));
+  headers.push(`x-ratelimit-remaining-${unit}`, String(Math.max(0, most - used)));
+  headers.push(`x-ratelimit-reset-${unit}`, goDuration(resetMs));
+}
+
+/** As Go writes a duration, in whole ms; no window is long enough for hours. */
+function goDuration(ms: number): string {
+  const whole = Math.ceil(ms);
+  if (whole > 0 && whole < SECOND_MS) return `${whole}ms`;
+  const minutes = Math.floor(whole / WINDOW_MS);
+  const seconds = `${(whole % WINDOW_MS) / SECOND_MS}s`;
+  return minutes > 0 ? `${minutes}m${seconds}` : seconds;
+}
+
+/** When requests were admitted within the last 60 s: a ring that grows with their number, up to their limit. */
+class AdmissionLog {
+  #times = new Float64Array(0);
+  #oldest = 0;
+  #count = 0;
+
+  count(mono: number): number {
+    while (this.#count > 0 && this.#newest(this.#count) + WINDOW_MS <= mono) {
+      this.#oldest = (this.#oldest + 1) % this.#times.length;
+      this.#count -= 1;
+    }
+    return this.#count;
+  }
+
+  /** 0 if one more is within the limit, else the ms until it is. */
+  waitMs(mono: number, limit: number): number {
+    if (this.count(mono) < limit) return 0;
+    return limit > 0 ? this.#newest(limit) + WINDOW_MS - mono : WINDOW_MS;
+  }
+
+  emptyInMs(mono: number): number {
+    return this.count(mono) > 0 ? this.#newest(1) + WINDOW_MS - mono : 0;
+  }
+
+  /** Adds an admission for which `waitMs` was 0. */
+  note(mono: number, limit: number): void {
+    if (this.#count === this.#times.length) {
+      this.#resize(Math.min(limit, Math.max(FIRST_CAPACITY, 2 * this.#count)));
+    }
+    this.#times[(this.#oldest + this.#count) % this.#times.length] = mono;
+    this.#count += 1;
+  }
+
+  /** The time of the nth newest, from 1. */
+  #newest(n: number): number {
+    return this.#times[(this.#oldest + this.#count - n) % this.#times.length] as number;
+  }
+
+  #resize(capacity: number): void {
+    const times = new Float64Array(capacity);
+    for (let i = 0; i < this.#count; i += 1) times[i] = this.#newest(this.#count - i);
+    this.#times = times;
+    this.#oldest = 0;
+  }
+}
+
+/** Tokens by the second; a second counts until all of it is more than 60 s ago. */
+class TokenSeconds {
+  /** By the second modulo their number; made with the first tokens. */
+  #buckets: Float64Array | null = null;
+  #second = 0;
+  #sum = 0;
+
+  add(tokens: number, mono: number): void {
+    // What an endpoint reports may be anything, and a NaN would stay in the sum.
+    if (!(Number.isSafeInteger(tokens) && tokens > 0)) return;
+    this.#buckets ??= new Float64Array(BUCKETS);
+    this.#moveTo(secondOf(mono));
+    const place = this.#second % BUCKETS;
+    this.#buckets[place] = (this.#buckets[place] as number) + tokens;
+    this.#sum += tokens;
+  }
+
+  sum(mono: number): number {
+    this.#moveTo(secondOf(mono));
+    return this.#sum;
+  }
+
+  /** 0 if the sum is below the limit, else the ms until it is. */
+  waitMs(mono: number, limit: number): number {
+    let left = this.sum(mono);
+    if (left < limit) return 0;
+    for (let second = Math.max(0, this.#second - BUCKETS + 1); second <= this.#second; second += 1) {
+      left -= this.#at(second);
+      if (left < limit) return goneAt(second) - mono;
+    }
+    return WINDOW_MS;
+  }
+
+  emptyInMs(mono: number): number {
+    return this.waitMs(mono, 1);
+  }
+
+  /** Empties the places of the seconds that have gone by. */
+  #moveTo(second: number): void {
+    // An earlier one counts as of now.
+    if (second <= this.#second) return;
+    const first = Math.max(this.#second + 1, second - BUCKETS + 1);
+    for (let gone = first; gone <= second && this.#sum > 0; gone += 1) {
+      this.#sum -= this.#at(gone);
+      if (this.#buckets !== null) this.#buckets[gone % BUCKETS] = 0;
+    }
+    this.#second = second;
+  }
+
+  #at(second: number): number {
+    return this.#buckets?.[second % BUCKETS] ?? 0;
+  }
+}
+
+class KeyUse {
+  readonly keyId: string;
+  open = 0;
+  readonly requests = new AdmissionLog();
+  readonly tokens = new TokenSeconds();
+
+  constructor(keyId: string) {
+    this.keyId = keyId;
+  }
+
+  isIdle(mono: number): boolean {
+    return this.open === 0 && this.requests.count(mono) === 0 && this.tokens.sum(mono) === 0;
+  }
+}
+
+/** Of a key that is not remembered. */
+const UNUSED = new KeyUse('');
+
+function secondOf(mono: number): number {
+  return Math.floor(mono / SECOND_MS);
+}
+
+/** When the last of a second is 60 s ago. */
+function goneAt(second: number): number {
+  return (second + 1) * SECOND_MS + WINDOW_MS;
+}
