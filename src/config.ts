@@ -288,7 +288,7 @@ function endpointsOf(options: string[] | undefined, env: NodeJS.ProcessEnv): Nam
   return (options ?? fromEnv).map((pair) => {
     const equals = pair.indexOf('=');
     const name = pair.slice(0, equals).trim();
-    if (equals < 1 || name === '') throw new ConfigError(`${source} ${JSON.stringify(pair)}: write NAME=URL`);
+    if (equals < 1 || name === '') throw new ConfigError(`${source}: write NAME=URL`);
     const url = normaliseUrl(pair.slice(equals + 1).trim());
     if ('problem' in url) throw new ConfigError(`${source} ${name}: ${url.problem}`);
     return { name, url: url.url };

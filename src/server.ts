@@ -36,6 +36,7 @@ import { corsOf } from './http/browser-headers.js';
 import { clientAddressOf, isSecure, isTrustedAddress, isTrustedProxy } from './http/client-address.js';
 import { dashboardRoutes } from './http/dashboard.js';
 import { discoveryOf } from './http/discovery.js';
+import { type Doorway, doorways } from './http/doorways.js';
 import { endpointRoutes } from './http/endpoints.js';
 import { ApiError } from './http/errors.js';
 import { eventsOf } from './http/events.js';
@@ -73,6 +74,8 @@ export interface RunningServer {
   stop(): Promise<number>;
   /** Resolves with the exit code if the supervisor gives up by itself. */
   failed: Promise<number>;
+  /** Every way in that there is. */
+  doorways: Doorway[];
 }
 
 const FLUSH_MS = 10_000;
@@ -153,7 +156,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   });
   const views = viewsOf({ house, books, leases, clock, healthIntervalMs: config.healthIntervalMs });
   const tree = treeOf({ house, books, leases });
-  const events = eventsOf({ house, books, views });
+  const events = eventsOf({ directory, clock, house, books, views });
   const inference = inferenceOf({
     house,
     books,
@@ -311,7 +314,13 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     });
   });
 
-  return { url: door.url, port: door.port, stop: () => stopOnce(config.shutdownGraceMs), failed };
+  return {
+    url: door.url,
+    port: door.port,
+    stop: () => stopOnce(config.shutdownGraceMs),
+    failed,
+    doorways: doorways(routes),
+  };
 }
 
 /** What a health check finds where the endpoint's key cannot be read. */

@@ -53,6 +53,14 @@ export class Directory {
     return this.#found(hash, now, () => this.#sessionPrincipal(hash));
   }
 
+  /** Whether somebody who was let in would be let in now. */
+  isStill({ kind, keyId, tokenHash }: Principal, now: number): boolean {
+    if (kind === 'anonymous' || keyId === NOBODY) return true;
+    if (kind === 'session') return (this.#sessions.get(tokenHash ?? '')?.expiresAt ?? 0) > now;
+    const key = this.#keys.get(keyId ?? '');
+    return key !== undefined && (key.expiresAt ?? Number.POSITIVE_INFINITY) > now;
+  }
+
   get hasEnvironmentKey(): boolean {
     return this.#environment !== null;
   }

@@ -33,7 +33,7 @@ const FORMAT = /^\$scrypt\$ln=(\d{1,2}),r=8,p=1\$([A-Za-z0-9+/]{22})\$([A-Za-z0-
 const ALPHABET = 'abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789';
 const GENERATED_CHARS = 20;
 
-/** Hashes passwords by scrypt with N = 2^cost, one at a time. */
+/** Hashes passwords by scrypt with N = 2^cost, one at a time: about 0.3 s and 128 MiB each. */
 export function passwordsOf({ cost = COST, derive = scrypt as Scrypt } = {}) {
   const inTurn = oneAtATime();
   const nobody: Hashed = { cost, salt: Buffer.alloc(SALT_BYTES), key: Buffer.alloc(KEY_BYTES) };
@@ -73,9 +73,6 @@ export function passwordsOf({ cost = COST, derive = scrypt as Scrypt } = {}) {
 
 /** What hashes passwords: one of it in a process. */
 export type Passwords = ReturnType<typeof passwordsOf>;
-
-/** Those of the whole process, about 0.3 s and 128 MiB each. */
-export const { hash: hashPassword, verify: verifyPassword } = passwordsOf();
 
 /** A password for somebody to type once: about 116 bits. */
 export function generatePassword(): string {

@@ -20,7 +20,7 @@ import { decoded, pathOf, requestIdOf, sendError } from './send.js';
 export interface AppDeps {
   routes: Route[];
   inference: Inference;
-  events: { open(event: H3Event): unknown };
+  events: { open(event: H3Event, principal: Principal): unknown };
   /** True until seeding is done: everything but liveness answers 503. */
   starting: () => boolean;
   gate: Gate;

@@ -1,7 +1,10 @@
 import { createEventStream, type EventStream, type H3Event } from 'h3';
+import type { Directory } from '../access/directory.js';
+import type { Principal } from '../access/principal.js';
 import type { Books } from '../actors/books.js';
 import type { House } from '../actors/house.js';
 import type { DashboardEndpointView, ModelTpsView, StatsView, Views } from '../actors/view.js';
+import type { Clock } from '../clock.js';
 import type { RequestRecord } from '../machines/records.js';
 
 /** At most four frames a second. */
@@ -12,6 +15,8 @@ const MOST_RECORDS = 50;
 const MOST_UNSENT = 200;
 
 export interface EventsDeps {
+  directory: Directory;
+  clock: Clock;
   house: House;
   books: Books;
   views: Views;
@@ -19,11 +24,12 @@ export interface EventsDeps {
 
 export interface Events {
   /** The stream for one reader. */
-  open(event: H3Event): unknown;
+  open(event: H3Event, principal: Principal): unknown;
   closeAll(): void;
 }
 
 interface Reader {
+  principal: Principal;
   stream: EventStream;
   unsent: number;
 }
@@ -34,7 +40,7 @@ interface Message {
 }
 
 /** What changes, pushed: made once for all readers, and only while there are any. */
-export function eventsOf({ house, books, views }: EventsDeps): Events {
+export function eventsOf({ directory, clock, house, books, views }: EventsDeps): Events {
   const readers = new Set<Reader>();
   let nextId = 1;
   let timer: NodeJS.Timeout | null = null;
@@ -78,8 +84,17 @@ export function eventsOf({ house, books, views }: EventsDeps): Events {
       );
   }
 
+  /** A session that has ended, or a key that was revoked, sees nothing more. */
+  function dismiss(): void {
+    const now = clock.now();
+    for (const reader of readers) {
+      if (!directory.isStill(reader.principal, now)) reader.stream.close().catch(() => {});
+    }
+  }
+
   /** Everything that differs from the frame before. */
   function frame(): void {
+    dismiss();
     const messages: Message[] = [
       ...changes(
         'endpoint',
@@ -120,9 +135,9 @@ export function eventsOf({ house, books, views }: EventsDeps): Events {
   }
 
   return {
-    open(event) {
+    open(event, principal) {
       const stream = createEventStream(event);
-      const reader = { stream, unsent: 0 };
+      const reader = { principal, stream, unsent: 0 };
       if (timer === null) start();
       readers.add(reader);
       stream.onClosed(() => {

@@ -5,10 +5,15 @@ import { actorOf, type Principal } from '../access/principal.js';
 import type { AppDeps } from './app.js';
 import { doorways, EVENTS_PATH } from './doorways.js';
 import { ApiError, apiErrorOf, errorBody } from './errors.js';
+import { isDeeper } from './json-scan.js';
 import { refuseMedia } from './media.js';
 import { readBody } from './read-body.js';
 import { type Access, Answer, type Call, refuseUnpermitted } from './routes.js';
 import { decoded, requestIdOf } from './send.js';
+
+/** What anything here needs, and little enough that nobody costs much before they are let in. */
+const MOST_BYTES = 1024 * 1024;
+const MOST_DEPTH = 64;
 
 /** Everything but inference. `guests`: who those are that have been let in already. */
 export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>): H3 {
@@ -81,9 +86,9 @@ export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>
   }
   app.get(EVENTS_PATH, (event) => {
     try {
-      guest(event, 'dashboard.read');
+      const principal = guest(event, 'dashboard.read');
       refuseMedia(nodeOf(event).req, true);
-      return events.open(event);
+      return events.open(event, principal);
     } catch (error) {
       return failed(event, error);
     }
@@ -104,8 +109,11 @@ export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>
 }
 
 async function jsonOf(req: IncomingMessage, res: ServerResponse): Promise<unknown> {
-  const body = await readBody(req, res);
+  const body = await readBody(req, res, MOST_BYTES);
   if (body.length === 0) throw new ApiError('invalid_json', 'the body is missing');
+  if (isDeeper(body, MOST_DEPTH)) {
+    throw new ApiError('invalid_json', `the body is nested more than ${MOST_DEPTH} levels deep`);
+  }
   try {
     return JSON.parse(body.toString('utf8'));
   } catch (error) {

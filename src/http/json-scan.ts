@@ -87,6 +87,17 @@ export function skipValue(bytes: Buffer, from: number, outer: number): number {
   }
 }
 
+/** Whether a JSON text nests deeper than `most` levels; false for what is no JSON. */
+export function isDeeper(bytes: Buffer, most: number): boolean {
+  try {
+    skipValue(bytes, skipSpace(bytes, 0), MAX_DEPTH - most);
+    return false;
+  } catch (error) {
+    if (!(error instanceof JsonScanError)) throw error;
+    return error.tooDeep;
+  }
+}
+
 /** The index of the first byte that is not JSON white space. */
 export function skipSpace(bytes: Buffer, from: number): number {
   let i = from;

@@ -1,7 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ApiError } from './errors.js';
+import { type Watched, wheel } from './wheel.js';
 
-const MAX_BODY_BYTES = 32 * 1024 * 1024;
+/** Of a request for inference. */
+export const MAX_BODY_BYTES = 32 * 1024 * 1024;
+/** A client that sends nothing for so long while its body is not there yet is let go. */
+const IDLE_MS = 30_000;
 /** After a refusal so much of an unread body is still swallowed, so that the client gets to read the answer. */
 const SWALLOW_BYTES = 64 * 1024 * 1024;
 const SWALLOW_MS = 5000;
@@ -9,16 +13,26 @@ const SWALLOW_MS = 5000;
 /** The client went away while it was sending. */
 export class ClientGone extends Error {}
 
-/** Reads a whole body of at most 32 MiB; too long a `content-length` is refused before the body is read. */
-export async function readBody(req: IncomingMessage, res: ServerResponse): Promise<Buffer> {
-  if (declaresTooMuch(req)) {
+/** Reads a whole body; too long a `content-length` is refused before the body is read. */
+export async function readBody(
+  req: IncomingMessage,
+  res: ServerResponse,
+  most = MAX_BODY_BYTES,
+): Promise<Buffer> {
+  if (declaresTooMuch(req, most)) {
     swallow(req, res);
-    throw tooLarge();
+    throw tooLarge(most);
   }
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let length = 0;
+    const idle: Watched = {
+      dueAt: wheel.after(IDLE_MS),
+      due: () => settle(() => reject(tooSlow())),
+    };
+    wheel.watch(idle);
     const settle = (finish: () => void) => {
+      wheel.forget(idle);
       req.off('data', onData);
       req.off('end', onEnd);
       req.off('error', onGone);
@@ -27,13 +41,14 @@ export async function readBody(req: IncomingMessage, res: ServerResponse): Promi
     };
     const onData = (chunk: Buffer) => {
       length += chunk.length;
-      if (length <= MAX_BODY_BYTES) {
+      if (length <= most) {
         chunks.push(chunk);
+        idle.dueAt = wheel.after(IDLE_MS);
         return;
       }
       settle(() => {
         swallow(req, res);
-        reject(tooLarge());
+        reject(tooLarge(most));
       });
     };
     const onEnd = () =>
@@ -46,12 +61,18 @@ export async function readBody(req: IncomingMessage, res: ServerResponse): Promi
   });
 }
 
-export function declaresTooMuch(req: IncomingMessage): boolean {
-  return Number(req.headers['content-length'] ?? 0) > MAX_BODY_BYTES;
+export function declaresTooMuch(req: IncomingMessage, most = MAX_BODY_BYTES): boolean {
+  return Number(req.headers['content-length'] ?? 0) > most;
 }
 
-function tooLarge(): ApiError {
-  return new ApiError('body_too_large', `the body is larger than ${MAX_BODY_BYTES} bytes`, {
+function tooSlow(): ApiError {
+  return new ApiError('request_timeout', `nothing of the body came for ${IDLE_MS / 1000} s`, {
+    headers: { connection: 'close' },
+  });
+}
+
+function tooLarge(most: number): ApiError {
+  return new ApiError('body_too_large', `the body is larger than ${most} bytes`, {
     headers: { connection: 'close' },
   });
 }
