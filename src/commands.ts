@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { Accounts } from './access/accounts.js';
+import { Changes } from './access/changes.js';
 import { Directory } from './access/directory.js';
 import { passwordsOf } from './access/passwords.js';
 import { PERMISSIONS } from './access/permissions.js';
@@ -66,13 +67,14 @@ async function onDataDir(
     const directory = new Directory(null);
     directory.seedUsers(await store.access.seedUsers());
     directory.seedKeys(await store.access.seedKeys());
+    const log = { warn() {} };
     const accounts = new Accounts({
       store: store.access,
       directory,
       passwords: passwordsOf(),
+      changes: new Changes({ store: store.access, clock: systemClock, log }),
       clock: systemClock,
       newId: randomUUID,
-      log: { warn() {} },
     });
     return await run({ accounts, directory });
   } finally {

@@ -9,8 +9,10 @@ import type { Logger } from 'pino';
 import type { Database } from 'sqlite';
 import { waitFor } from 'xstate';
 import { Accounts } from './access/accounts.js';
+import { Changes } from './access/changes.js';
 import { Directory } from './access/directory.js';
 import { type FirstStart, firstStart, firstStartText } from './access/first-start.js';
+import { Logins } from './access/logins.js';
 import { passwordsOf } from './access/passwords.js';
 import { RateLimits } from './access/rate-limits.js';
 import { secretKey } from './access/secret-key.js';
@@ -94,14 +96,11 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   const { access } = config;
   const directory = new Directory(access.apiKey);
   const rateLimits = new RateLimits();
-  const accounts = new Accounts({
-    store: store.access,
-    directory,
-    passwords: passwordsOf(seams.passwordCost === undefined ? {} : { cost: seams.passwordCost }),
-    clock,
-    newId: randomUUID,
-    log,
-  });
+  const passwords = passwordsOf(seams.passwordCost === undefined ? {} : { cost: seams.passwordCost });
+  const changes = new Changes({ store: store.access, clock, log });
+  const known = { store: store.access, directory, passwords, changes, clock };
+  const accounts = new Accounts({ ...known, newId: randomUUID });
+  const logins = new Logins({ ...known, log });
   const addressOf = clientAddressOf(access.trustedProxies);
   const isFromProxy = isTrustedProxy(access.trustedProxies);
   const overTls = (req: IncomingMessage) => isSecure(req, isFromProxy);
@@ -133,7 +132,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     store,
     directory,
     vault,
-    sweep: () => accounts.sweep(),
+    sweep: () => logins.sweep(),
     healthIntervalMs: config.healthIntervalMs,
     retentionDays: config.retentionDays,
     unsavedFile: dir.unsaved,
@@ -191,7 +190,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     ...endpointRoutes({ house, registry, views, store, clock, caughtUp }),
     ...dashboardRoutes({ house, books, store, views, tree, caughtUp, live: () => inference.live() }),
     ...modelRoutes(house),
-    ...authRoutes({ accounts, directory, addressOf }),
+    ...authRoutes({ logins, directory, addressOf }),
     ...userRoutes({ accounts, directory }),
     ...apiKeyRoutes({ accounts, directory, rateLimits }),
     ...keyUsageRoutes({ books, directory, store: store.access, clock, caughtUp }),

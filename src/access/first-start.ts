@@ -1,7 +1,8 @@
 import type { AccessStore } from '../persistence/access-store.js';
 import type { OpenReport } from '../persistence/store.js';
 import { StoreError } from '../persistence/store.js';
-import { type Accounts, auditEntry } from './accounts.js';
+import type { Accounts } from './accounts.js';
+import { auditEntry } from './changes.js';
 import type { Directory } from './directory.js';
 import { PERMISSIONS } from './permissions.js';
 import { SYSTEM } from './principal.js';

@@ -1,4 +1,5 @@
 import { randomBytes, randomInt, type ScryptOptions, scrypt, timingSafeEqual } from 'node:crypto';
+import { ApiError } from '../http/errors.js';
 
 /** More hashes are asked for than are soon done. */
 export class TooBusy extends Error {
@@ -114,4 +115,19 @@ function oneAtATime() {
       else next();
     }
   };
+}
+
+/** What runs a hash; too many at once are an answer of 429. */
+export async function unlessBusy<T>(run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    throw error instanceof TooBusy ? busy() : error;
+  }
+}
+
+export function busy(): ApiError {
+  return new ApiError('too_many_attempts', 'too many log-ins at once: try again in a moment', {
+    headers: { 'retry-after': '1' },
+  });
 }

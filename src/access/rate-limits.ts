@@ -1,3 +1,6 @@
+import { AdmissionLog } from './admission-log.js';
+import { TokenSeconds } from './token-seconds.js';
+
 /** What an API key may use; null is no limit. */
 export interface RateLimit {
   requestsPerMinute: number | null;
@@ -19,9 +22,6 @@ export type Refusal = { limit: keyof RateLimit; retryAfterSecs: number; message:
 
 const WINDOW_MS = 60_000;
 const SECOND_MS = 1000;
-/** A window of 60 s touches 61 seconds. */
-const BUCKETS = WINDOW_MS / SECOND_MS + 1;
-const FIRST_CAPACITY = 8;
 /** More than the one key that an admission can add, so that sweeping keeps up. */
 const SWEPT_PER_ADMIT = 2;
 
@@ -193,106 +193,6 @@ function goDuration(ms: number): string {
   return minutes > 0 ? `${minutes}m${seconds}` : seconds;
 }
 
-/** When requests were admitted within the last 60 s: a ring that grows with their number, up to their limit. */
-class AdmissionLog {
-  #times = new Float64Array(0);
-  #oldest = 0;
-  #count = 0;
-
-  count(mono: number): number {
-    while (this.#count > 0 && this.#newest(this.#count) + WINDOW_MS <= mono) {
-      this.#oldest = (this.#oldest + 1) % this.#times.length;
-      this.#count -= 1;
-    }
-    return this.#count;
-  }
-
-  /** 0 if one more is within the limit, else the ms until it is. */
-  waitMs(mono: number, limit: number): number {
-    if (this.count(mono) < limit) return 0;
-    return limit > 0 ? this.#newest(limit) + WINDOW_MS - mono : WINDOW_MS;
-  }
-
-  emptyInMs(mono: number): number {
-    return this.count(mono) > 0 ? this.#newest(1) + WINDOW_MS - mono : 0;
-  }
-
-  /** Adds an admission for which `waitMs` was 0. */
-  note(mono: number, limit: number): void {
-    if (this.#count === this.#times.length) {
-      this.#resize(Math.min(limit, Math.max(FIRST_CAPACITY, 2 * this.#count)));
-    }
-    this.#times[(this.#oldest + this.#count) % this.#times.length] = mono;
-    this.#count += 1;
-  }
-
-  /** The time of the nth newest, from 1. */
-  #newest(n: number): number {
-    return this.#times[(this.#oldest + this.#count - n) % this.#times.length] as number;
-  }
-
-  #resize(capacity: number): void {
-    const times = new Float64Array(capacity);
-    for (let i = 0; i < this.#count; i += 1) times[i] = this.#newest(this.#count - i);
-    this.#times = times;
-    this.#oldest = 0;
-  }
-}
-
-/** Tokens by the second; a second counts until all of it is more than 60 s ago. */
-class TokenSeconds {
-  /** By the second modulo their number; made with the first tokens. */
-  #buckets: Float64Array | null = null;
-  #second = 0;
-  #sum = 0;
-
-  add(tokens: number, mono: number): void {
-    // What an endpoint reports may be anything, and a NaN would stay in the sum.
-    if (!(Number.isSafeInteger(tokens) && tokens > 0)) return;
-    this.#buckets ??= new Float64Array(BUCKETS);
-    this.#moveTo(secondOf(mono));
-    const place = this.#second % BUCKETS;
-    this.#buckets[place] = (this.#buckets[place] as number) + tokens;
-    this.#sum += tokens;
-  }
-
-  sum(mono: number): number {
-    this.#moveTo(secondOf(mono));
-    return this.#sum;
-  }
-
-  /** 0 if the sum is below the limit, else the ms until it is. */
-  waitMs(mono: number, limit: number): number {
-    let left = this.sum(mono);
-    if (left < limit) return 0;
-    for (let second = Math.max(0, this.#second - BUCKETS + 1); second <= this.#second; second += 1) {
-      left -= this.#at(second);
-      if (left < limit) return goneAt(second) - mono;
-    }
-    return WINDOW_MS;
-  }
-
-  emptyInMs(mono: number): number {
-    return this.waitMs(mono, 1);
-  }
-
-  /** Empties the places of the seconds that have gone by. */
-  #moveTo(second: number): void {
-    // An earlier one counts as of now.
-    if (second <= this.#second) return;
-    const first = Math.max(this.#second + 1, second - BUCKETS + 1);
-    for (let gone = first; gone <= second && this.#sum > 0; gone += 1) {
-      this.#sum -= this.#at(gone);
-      if (this.#buckets !== null) this.#buckets[gone % BUCKETS] = 0;
-    }
-    this.#second = second;
-  }
-
-  #at(second: number): number {
-    return this.#buckets?.[second % BUCKETS] ?? 0;
-  }
-}
-
 class KeyUse {
   readonly keyId: string;
   open = 0;
@@ -310,12 +210,3 @@ class KeyUse {
 
 /** Of a key that is not remembered. */
 const UNUSED = new KeyUse('');
-
-function secondOf(mono: number): number {
-  return Math.floor(mono / SECOND_MS);
-}
-
-/** When the last of a second is 60 s ago. */
-function goneAt(second: number): number {
-  return (second + 1) * SECOND_MS + WINDOW_MS;
-}

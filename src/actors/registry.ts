@@ -1,4 +1,4 @@
-import { auditEntry } from '../access/accounts.js';
+import { auditEntry } from '../access/changes.js';
 import { type Actor, SYSTEM } from '../access/principal.js';
 import type { Vault } from '../access/vault.js';
 import type { Clock } from '../clock.js';

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
-import { type Accounts, type NewSession, SESSION_SECS } from '../access/accounts.js';
 import type { Directory } from '../access/directory.js';
+import { type Logins, type NewSession, SESSION_SECS } from '../access/logins.js';
 import { csrfOf } from '../access/tokens.js';
 import { loginInput, passwordInput } from './account-input.js';
 import { limitKey } from './client-address.js';
@@ -10,13 +10,13 @@ import { parsed } from './input.js';
 import { Answer, type Route } from './routes.js';
 
 export interface AuthRoutesDeps {
-  accounts: Accounts;
+  logins: Logins;
   directory: Directory;
   addressOf: (req: IncomingMessage) => string | null;
 }
 
 /** Logging in and out, and the own password. */
-export function authRoutes({ accounts, directory, addressOf }: AuthRoutesDeps): Route[] {
+export function authRoutes({ logins, directory, addressOf }: AuthRoutesDeps): Route[] {
   /** The token for programs; the cookie, and what must be shown beside it, for the page. */
   function session({ token, user }: NewSession, secure: boolean): Answer {
     const body = {
@@ -40,7 +40,7 @@ export function authRoutes({ accounts, directory, addressOf }: AuthRoutesDeps): 
       access: 'open',
       run: async ({ json, req, secure, actor }) => {
         const { username, password } = parsed(loginInput, await json());
-        return session(await accounts.logIn(username, password, limitKey(addressOf(req)), actor), secure);
+        return session(await logins.logIn(username, password, limitKey(addressOf(req)), actor), secure);
       },
     },
     {
@@ -48,7 +48,7 @@ export function authRoutes({ accounts, directory, addressOf }: AuthRoutesDeps): 
       path: '/api/auth/logout',
       access: 'signed-in',
       run: async ({ principal, actor, secure }) => {
-        await accounts.logOut(principal, actor);
+        await logins.logOut(principal, actor);
         return new Answer(204, undefined, {}, clearedCookies(secure));
       },
     },
@@ -76,7 +76,7 @@ export function authRoutes({ accounts, directory, addressOf }: AuthRoutesDeps): 
         }
         const input = parsed(passwordInput, await json());
         return session(
-          await accounts.changePassword(principal, input.current_password, input.new_password, actor),
+          await logins.changePassword(principal, input.current_password, input.new_password, actor),
           secure,
         );
       },

@@ -1,4 +1,4 @@
-import { SESSION_SECS } from '../access/accounts.js';
+import { SESSION_SECS } from '../access/logins.js';
 import { csrfOf } from '../access/tokens.js';
 
 const SESSION = 'troupe_session';

@@ -1,11 +1,15 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { createSecureContext, type Server as TlsServer } from 'node:tls';
+import type { Server as TlsServer } from 'node:tls';
 import { listen } from 'listhen';
 import { ConfigError } from '../config.js';
-import { limitKey } from './client-address.js';
+import { limitHandshakes, type Pair, readPair, serve, type TlsFiles, watchPair } from './certificate.js';
+import {
+  CONNECTION_LIMITS,
+  type ConnectionLimits,
+  limitConnections,
+  limitTime,
+} from './connection-limits.js';
 import { declaresTooMuch } from './read-body.js';
 
 export interface Door {
@@ -17,10 +21,9 @@ export interface Door {
   close(ms: number): Promise<void>;
 }
 
-/** PEM files, by their paths. */
-export interface TlsFiles {
-  cert: string;
-  key: string;
+interface DoorLog {
+  info(details: object, message: string): void;
+  warn(details: object, message: string): void;
 }
 
 export interface DoorOptions {
@@ -29,38 +32,9 @@ export interface DoorOptions {
   log?: DoorLog | undefined;
   /** Addresses that may have any number of connections, such as a proxy that carries everybody's. */
   trusted?: ((address: string) => boolean) | undefined;
-  limits?: Partial<DoorLimits>;
+  limits?: Partial<ConnectionLimits>;
 }
 
-interface DoorLog {
-  info(details: object, message: string): void;
-  warn(details: object, message: string): void;
-}
-
-interface DoorLimits {
-  /** A TLS handshake and a request's head may take so long, and a whole request so long. */
-  headMs: number;
-  requestMs: number;
-  /** How often those two are looked at. */
-  checkEveryMs: number;
-  /** Open connections, from one address and in all. */
-  perAddress: number;
-  connections: number;
-  /** How often the files of the certificate are looked at. */
-  watchMs: number;
-}
-
-const LIMITS: DoorLimits = {
-  headMs: 15_000,
-  requestMs: 300_000,
-  checkEveryMs: 2500,
-  perAddress: 5000,
-  connections: 20_000,
-  watchMs: 1000,
-};
-const MIN_TLS = 'TLSv1.2';
-/** A flood of refused connections is told of once in this time. */
-const QUIET_MS = 60_000;
 const NO_LOG: DoorLog = { info: () => {}, warn: () => {} };
 
 /** Times a random port may turn out to be taken after all. */
@@ -77,7 +51,7 @@ export async function openDoor(
   options: DoorOptions = {},
 ): Promise<Door> {
   const { tls, log = NO_LOG, trusted = () => false } = options;
-  const limits = { ...LIMITS, ...options.limits };
+  const limits = { ...CONNECTION_LIMITS, ...options.limits };
   const pair = tls === undefined ? null : readPair(tls);
   // listhen looks for another port when a host *name* is busy, so it gets an address.
   const hostname = host === 'localhost' ? '127.0.0.1' : host.replace(/^\[(.*)\]$/, '$1');
@@ -98,7 +72,7 @@ export async function openDoor(
     handler(req, res);
   });
   limitTime(server, limits);
-  limitConnections(server, limits, trusted, log);
+  limitConnections(server, limits, trusted, (details, message) => log.warn(details, message));
   const stops: (() => void)[] = [];
   if (tls !== undefined && pair !== null) {
     const secured = server as Server & TlsServer;
@@ -165,170 +139,4 @@ async function closeServer(server: Server, ms: number): Promise<void> {
   const timer = setTimeout(() => server.closeAllConnections(), ms);
   await closed;
   clearTimeout(timer);
-}
-
-function limitTime(server: Server, { headMs, requestMs, checkEveryMs }: DoorLimits): void {
-  server.headersTimeout = headMs;
-  server.requestTimeout = requestMs;
-  // Node looks every 30 s, so a head of 15 s could take 45. How often is an option of a server's creation, which is
-  // listhen's; but Node begins to look, or begins anew, on this event.
-  Object.assign(server, { connectionsCheckingInterval: checkEveryMs });
-  server.emit('listening');
-}
-
-function limitConnections(
-  server: Server,
-  { perAddress, connections }: DoorLimits,
-  trusted: (address: string) => boolean,
-  log: DoorLog,
-): void {
-  const open = new Map<string, number>();
-  const warn = seldom((details, message) => log.warn(details, message));
-  server.maxConnections = connections;
-  server.on('drop', () => warn({ connections }, 'connections are refused: too many are open'));
-  server.on('connection', (socket: Socket) => {
-    // Undefined when it is gone already.
-    const address = socket.remoteAddress;
-    if (address === undefined || trusted(address)) return;
-    const key = limitKey(address);
-    const count = (open.get(key) ?? 0) + 1;
-    if (count > perAddress) {
-      socket.destroy();
-      warn(
-        { address: key, connections: perAddress },
-        'connections are refused: one address has too many open',
-      );
-      return;
-    }
-    open.set(key, count);
-    socket.once('close', () => {
-      const left = (open.get(key) ?? 1) - 1;
-      if (left === 0) open.delete(key);
-      else open.set(key, left);
-    });
-  });
-}
-
-function seldom(warn: DoorLog['warn']): DoorLog['warn'] {
-  let quiet = false;
-  return (details, message) => {
-    if (quiet) return;
-    quiet = true;
-    setTimeout(() => {
-      quiet = false;
-    }, QUIET_MS).unref();
-    warn(details, message);
-  };
-}
-
-/** Node gives a handshake two minutes and does not count it among the connections it can close; the answer ends them all. */
-function limitHandshakes(server: TlsServer, ms: number): () => void {
-  const shaking = new Map<string, Socket>();
-  // Of the TLS socket that comes out of it only the peer is the same.
-  const keyOf = ({ remoteAddress, remotePort }: Socket) => `${remoteAddress} ${remotePort}`;
-  server.on('connection', (socket: Socket) => {
-    const key = keyOf(socket);
-    const timer = setTimeout(() => {
-      if (shaking.get(key) === socket) socket.destroy();
-    }, ms);
-    shaking.set(key, socket);
-    socket.once('close', () => {
-      clearTimeout(timer);
-      if (shaking.get(key) === socket) shaking.delete(key);
-    });
-  });
-  server.on('secureConnection', (socket) => shaking.delete(keyOf(socket)));
-  return () => {
-    for (const socket of shaking.values()) socket.destroy();
-  };
-}
-
-interface Pair {
-  cert: string;
-  key: string;
-}
-
-/** Throws a `ConfigError` that names the option and the file. */
-function readPair({ cert: certFile, key: keyFile }: TlsFiles): Pair {
-  const cert = readPem('--tls-cert', certFile);
-  const key = readPem('--tls-key', keyFile);
-  const certificate = attempt(`--tls-cert ${certFile}: it is no certificate in PEM`, () => {
-    return new X509Certificate(cert);
-  });
-  const privateKey = attempt(`--tls-key ${keyFile}: it is no private key in PEM without a passphrase`, () => {
-    return createPrivateKey(key);
-  });
-  if (!certificate.checkPrivateKey(privateKey)) {
-    throw new ConfigError(
-      `--tls-key ${keyFile}: it does not belong to the certificate in ${certFile} (--tls-cert)`,
-    );
-  }
-  attempt(`--tls-cert ${certFile}: it cannot be used with the key in ${keyFile} (--tls-key)`, () => {
-    return createSecureContext({ cert, key, minVersion: MIN_TLS });
-  });
-  return { cert, key };
-}
-
-function readPem(option: string, file: string): string {
-  try {
-    const text = readFileSync(file, 'utf8');
-    // listhen takes a text that does not begin with its first block for the name of a file.
-    return text.slice(Math.max(0, text.indexOf('-----BEGIN')));
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new ConfigError(`${option} ${file}: it cannot be read (${code})`, { cause: error });
-  }
-}
-
-function attempt<T>(problem: string, make: () => T): T {
-  try {
-    return make();
-  } catch (error) {
-    throw new ConfigError(problem, { cause: error });
-  }
-}
-
-function serve(server: TlsServer, pair: Pair): void {
-  server.setSecureContext({ ...pair, minVersion: MIN_TLS });
-}
-
-/** Connections that are open keep the certificate they began with. The answer ends the watch. */
-function watchPair(
-  server: TlsServer,
-  files: TlsFiles,
-  first: Pair,
-  watchMs: number,
-  log: DoorLog,
-): () => void {
-  let served = first;
-  let timer: NodeJS.Timeout | undefined;
-  const renew = () => {
-    timer = undefined;
-    try {
-      const pair = readPair(files);
-      if (pair.cert === served.cert && pair.key === served.key) return;
-      serve(server, pair);
-      served = pair;
-      log.info(
-        { ...files, valid_to: new X509Certificate(pair.cert).validTo },
-        'a new TLS certificate is in use',
-      );
-    } catch (error) {
-      const reason = (error as Error).message;
-      log.warn(
-        { reason },
-        'the TLS files have changed but cannot be used: the certificate before stays in use',
-      );
-    }
-  };
-  // The two are written one after the other: what is read in between does not fit together.
-  const onChange = () => {
-    timer ??= setTimeout(renew, watchMs).unref();
-  };
-  const watched = [files.cert, files.key];
-  for (const file of watched) watchFile(file, { interval: watchMs, persistent: false }, onChange);
-  return () => {
-    clearTimeout(timer);
-    for (const file of watched) unwatchFile(file, onChange);
-  };
 }
