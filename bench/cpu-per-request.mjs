@@ -13,6 +13,7 @@ import {
   PROXIES,
   scratch,
   table,
+  WITH_KEY,
 } from './processes.mjs';
 
 const ROUNDS = 3;
@@ -91,6 +92,7 @@ async function load(port, seconds) {
     `wrk.method = "POST"
 wrk.body = '${body}'
 wrk.headers["content-type"] = "application/json"
+wrk.headers["authorization"] = "${WITH_KEY.authorization}"
 done = function(summary)
   local e = summary.errors
   io.write(string.format("RESULT %d %d %d\\n", summary.requests, summary.duration, e.status + e.connect + e.read + e.write + e.timeout))

@@ -1,6 +1,6 @@
 // A client leaves in mid-stream: how long until the endpoint's connection ends, beside nginx, haproxy and no proxy.
 import { createServer, request } from 'node:http';
-import { freePort, has, MODEL, PROXIES, table } from './processes.mjs';
+import { freePort, has, MODEL, PROXIES, table, WITH_KEY } from './processes.mjs';
 
 const TRIES = 500;
 /** Who has not closed by then does not; haproxy waits for more to send unless it is told otherwise. */
@@ -41,7 +41,14 @@ async function measured(name, upstream, port) {
 function leaveOnce(upstream, port) {
   return new Promise((resolve, reject) => {
     const sent = request(
-      { host: '127.0.0.1', port, method: 'POST', path: '/v1/chat/completions', agent: false },
+      {
+        host: '127.0.0.1',
+        port,
+        method: 'POST',
+        path: '/v1/chat/completions',
+        agent: false,
+        headers: WITH_KEY,
+      },
       (response) => {
         response.once('data', () => {
           const left = performance.now();

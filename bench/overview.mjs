@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { open } from 'sqlite';
 import sqlite3 from 'sqlite3';
-import { freePort, median, pause, root, scratch, table, waitForPort } from './processes.mjs';
+import { freePort, median, pause, root, scratch, table, WITH_KEY, waitForPort } from './processes.mjs';
 
 const ENDPOINTS = 500;
 const MODELS = 4;
@@ -23,13 +23,17 @@ export async function overview() {
   await db.close();
   const child = await begin(port, dataDir);
   await pause(3000);
-  const { root: tree } = await (await fetch(`http://127.0.0.1:${port}/api/dashboard/actors`)).json();
+  const { root: tree } = await (
+    await fetch(`http://127.0.0.1:${port}/api/dashboard/actors`, { headers: WITH_KEY })
+  ).json();
   const trackers = count(tree, (actor) => actor.kind === 'tps' && actor.status === 'active');
   const inside = [];
   const outside = [];
   for (let i = 0; i < READS; i += 1) {
     const started = performance.now();
-    const view = await (await fetch(`http://127.0.0.1:${port}/api/dashboard/overview`)).json();
+    const view = await (
+      await fetch(`http://127.0.0.1:${port}/api/dashboard/overview`, { headers: WITH_KEY })
+    ).json();
     outside.push(performance.now() - started);
     inside.push(view.generation_time_ms);
   }

@@ -18,6 +18,10 @@ process.on('exit', () => {
 });
 process.on('SIGINT', () => process.exit(130));
 
+/** Every Troupe that is measured asks for a key, and every client sends it. */
+export const WITH_KEY = { authorization: 'Bearer the-key-of-the-benchmarks' };
+process.env.TROUPE_API_KEY = 'the-key-of-the-benchmarks';
+
 export function scratch() {
   const directory = mkdtempSync(join(tmpdir(), 'troupe-bench-'));
   cleanups.push(() => rmSync(directory, { recursive: true, force: true }));
@@ -129,7 +133,9 @@ export const PROXIES = {
     ]);
     await waitForPort(port);
     for (;;) {
-      const { data } = await (await fetch(`http://127.0.0.1:${port}/v1/models`)).json();
+      const { data } = await (
+        await fetch(`http://127.0.0.1:${port}/v1/models`, { headers: WITH_KEY })
+      ).json();
       if (data?.length > 0) return { ...server, port };
       await pause(50);
     }

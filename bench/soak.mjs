@@ -3,7 +3,7 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { Agent, request } from 'node:http';
 import { join } from 'node:path';
-import { pause, root, scratch, table } from './processes.mjs';
+import { pause, root, scratch, table, WITH_KEY } from './processes.mjs';
 
 const SECONDS = Number(process.env.SOAK_SECONDS ?? 600);
 const STREAMS = 500;
@@ -90,7 +90,7 @@ async function run(url, ms, counted, everyFault) {
  */
 function stream(url, agent) {
   return new Promise((resolve) => {
-    const headers = { 'content-type': 'application/json' };
+    const headers = { ...WITH_KEY, 'content-type': 'application/json' };
     const sent = request(`${url}/v1/chat/completions`, { method: 'POST', agent, headers }, (response) => {
       let text = '';
       response.setEncoding('utf8');
@@ -114,7 +114,7 @@ async function settled(child, url) {
   await pause(8000);
   child.send('weigh');
   const [{ heapMb, resources }] = await once(child, 'message');
-  const stats = await (await fetch(`${url}/api/dashboard/stats`)).json();
+  const stats = await (await fetch(`${url}/api/dashboard/stats`, { headers: WITH_KEY })).json();
   return {
     'heap MB': heapMb.toFixed(1),
     sockets: resources.TCPSocketWrap ?? 0,

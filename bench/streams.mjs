@@ -15,6 +15,7 @@ import {
   pinned,
   residentMb,
   table,
+  WITH_KEY,
   waitForPort,
 } from './processes.mjs';
 
@@ -135,7 +136,11 @@ function stream(port, chunks, pauseMs) {
         agent,
         method: 'POST',
         path: '/v1/chat/completions',
-        headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
+        headers: {
+          ...WITH_KEY,
+          'content-type': 'application/json',
+          'content-length': Buffer.byteLength(body),
+        },
       },
       (res) => {
         res.on('data', (part) => {
