@@ -104,7 +104,7 @@ Environment only
   TROUPE_CONNECT_TIMEOUT_MS (5000)        TROUPE_FIRST_BYTE_TIMEOUT_MS (120000; 600000 without streaming)
   TROUPE_IDLE_TIMEOUT_MS (60000)          TROUPE_TOTAL_TIMEOUT_MS (0 = none)
   TROUPE_QUEUE_MAX (1000)                 TROUPE_QUEUE_TIMEOUT_MS (60000)
-  TROUPE_QUEUE_MAX_PER_KEY (half of it)
+  TROUPE_QUEUE_MAX_PER_KEY (half of it, at least 100)
   TROUPE_HISTORY_RETENTION_DAYS (30)      TROUPE_SHUTDOWN_GRACE_MS (30000)
 
 Commands on the data dir of a server that is not running (--data-dir, TROUPE_DATA_DIR)
@@ -148,7 +148,7 @@ export function readConfig(argv: string[], env: NodeJS.ProcessEnv): Command {
     },
     queue: {
       max: queueMax,
-      maxPerKey: number('TROUPE_QUEUE_MAX_PER_KEY', env, Math.ceil(queueMax / 2), 0, 1_000_000),
+      maxPerKey: number('TROUPE_QUEUE_MAX_PER_KEY', env, shareOf(queueMax), 0, 1_000_000),
       timeoutMs: number('TROUPE_QUEUE_TIMEOUT_MS', env, 60_000, 0, MOST_MS),
     },
     access: accessOf(values, env, host),
@@ -199,8 +199,14 @@ function readOptions(argv: string[]) {
   }
 }
 
+/** Half of a room is one key's at most; a small room is not parted. */
+function shareOf(queueMax: number): number {
+  return Math.min(queueMax, Math.max(SMALL_QUEUE, Math.ceil(queueMax / 2)));
+}
+
 /** A secret that is a guess away is none. */
 const LEAST_SECRET_CHARS = 16;
+const SMALL_QUEUE = 100;
 
 function accessOf(
   values: ReturnType<typeof readOptions>,

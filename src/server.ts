@@ -35,6 +35,7 @@ import { frontDoor } from './http/app.js';
 import { auditLogRoutes } from './http/audit-logs.js';
 import { authRoutes } from './http/auth.js';
 import { corsOf } from './http/browser-headers.js';
+import { readPair } from './http/certificate.js';
 import { clientAddressOf, isSecure, isTrustedAddress, isTrustedProxy } from './http/client-address.js';
 import { dashboardRoutes } from './http/dashboard.js';
 import { discoveryOf } from './http/discovery.js';
@@ -371,6 +372,8 @@ export async function main(argv: string[], env: NodeJS.ProcessEnv): Promise<void
     }
     if (command.run === 'check') {
       // A demo makes a data dir of its own.
+      const { tls } = command.config.access;
+      if (tls !== null) readPair(tls);
       if (!command.config.demo) await checkDataDir(dataDirAt(command.config.dataDir));
       process.stdout.write('the options and the data dir are fine\n');
       return;

@@ -10,7 +10,7 @@ import {
   limitConnections,
   limitTime,
 } from './connection-limits.js';
-import { declaresTooMuch } from './read-body.js';
+import { asking } from './read-body.js';
 
 export interface Door {
   server: Server;
@@ -66,9 +66,8 @@ export async function openDoor(
   const manyListeners = (socket: Socket) => socket.setMaxListeners(0);
   server.on('connection', manyListeners);
   server.on('secureConnection', manyListeners);
-  // A body that is too long is refused before its client is told to go on and send it.
   server.on('checkContinue', (req: IncomingMessage, res: ServerResponse) => {
-    if (!declaresTooMuch(req)) res.writeContinue();
+    asking.add(req);
     handler(req, res);
   });
   limitTime(server, limits);

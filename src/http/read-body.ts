@@ -3,12 +3,15 @@ import { ApiError } from './errors.js';
 import { type Watched, wheel } from './wheel.js';
 
 /** Of a request for inference. */
-export const MAX_BODY_BYTES = 32 * 1024 * 1024;
+const MAX_BODY_BYTES = 32 * 1024 * 1024;
 /** A client that sends nothing for so long while its body is not there yet is let go. */
 const IDLE_MS = 30_000;
 /** After a refusal so much of an unread body is still swallowed, so that the client gets to read the answer. */
 const SWALLOW_BYTES = 64 * 1024 * 1024;
 const SWALLOW_MS = 5000;
+
+/** Requests whose clients ask before they send: they are told to go on when their body is wanted, and not before. */
+export const asking = new WeakSet<IncomingMessage>();
 
 /** The client went away while it was sending. */
 export class ClientGone extends Error {}
@@ -23,6 +26,7 @@ export async function readBody(
     swallow(req, res);
     throw tooLarge(most);
   }
+  if (asking.delete(req)) res.writeContinue();
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let length = 0;
@@ -61,7 +65,7 @@ export async function readBody(
   });
 }
 
-export function declaresTooMuch(req: IncomingMessage, most = MAX_BODY_BYTES): boolean {
+function declaresTooMuch(req: IncomingMessage, most: number): boolean {
   return Number(req.headers['content-length'] ?? 0) > most;
 }
 

@@ -258,3 +258,97 @@ export const liveRequests = z.array(
     attempts: count,
   }),
 );
+
+const role = z.enum(['admin', 'viewer']);
+export const login = z.strictObject({
+  token: z.string().regex(/^ts_[\w-]{43}$/),
+  expires_in: z.literal(86_400),
+  csrf_token: z.string().regex(/^[\w-]{43}$/),
+  user: z.strictObject({ id: uuid, username: z.string(), role, must_change_password: z.boolean() }),
+});
+export const me = z.strictObject({
+  user_id: uuid,
+  username: z.string(),
+  role,
+  must_change_password: z.boolean(),
+});
+export const user = z.strictObject({
+  id: uuid,
+  username: z.string(),
+  role,
+  created_at: ts,
+  last_login: ts.nullable(),
+  must_change_password: z.boolean(),
+});
+export const userList = z.strictObject({ users: z.array(user) });
+export const newUser = z.strictObject({ user, generated_password: z.string().min(16) });
+const apiKeyFields = {
+  id: uuid,
+  key_prefix: z.string().regex(/^sk_[\w-]{7}$/),
+  name: z.string(),
+  created_by: uuid,
+  created_at: ts,
+  expires_at: ts.nullable(),
+  permissions: z.array(
+    z.enum([
+      'openai.inference',
+      'openai.models.read',
+      'endpoints.read',
+      'endpoints.manage',
+      'dashboard.read',
+      'users.manage',
+      'metrics.read',
+      'logs.read',
+    ]),
+  ),
+  models: z.array(z.string()).nullable(),
+  rate_limit: z.strictObject({
+    requests_per_minute: int.nullable(),
+    tokens_per_minute: int.nullable(),
+    concurrent: int.nullable(),
+    tokens_per_day: int.nullable(),
+    tokens_per_month: int.nullable(),
+  }),
+  priority: count,
+};
+export const apiKey = z.strictObject(apiKeyFields);
+export const newApiKey = z.strictObject({ ...apiKeyFields, key: z.string().regex(/^sk_[\w-]{43}$/) });
+export const apiKeyList = z.strictObject({ api_keys: z.array(apiKey) });
+const usage = z.strictObject({
+  requests: count,
+  errors: count,
+  input_tokens: count,
+  output_tokens: count,
+});
+export const keyUsage = z.array(
+  z.strictObject({
+    id: uuid,
+    name: z.string(),
+    key_prefix: z.string(),
+    today: usage,
+    total: usage,
+    last_used_at: ts.nullable(),
+  }),
+);
+export const auditPage = z.strictObject({
+  items: z.array(
+    z.strictObject({
+      id: int.min(1),
+      at: ts,
+      actor: z.string().min(1),
+      actor_type: z.enum(['user', 'api_key', 'system']),
+      action: z.string().regex(/^[a-z_]+\.[a-z_]+$/),
+      target: z.string().nullable(),
+      client_ip: z.string().nullable(),
+      detail: z.record(z.string(), z.unknown()),
+    }),
+  ),
+  total: count,
+  page: int.min(1),
+  per_page: int.min(1),
+});
+export const auditVerdict = z.strictObject({
+  valid: z.boolean(),
+  checked: count,
+  first_bad: int.min(1).nullable(),
+});
