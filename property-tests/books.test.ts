@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { type Block, Books, type BooksLimits, newEndpointSeed } from '../src/actors/books.js';
+import type { Block, BlockLimits } from '../src/actors/blocks.js';
+import { Books, newEndpointSeed } from '../src/actors/books.js';
 import { localDate } from '../src/clock.js';
 import type { RequestRecord } from '../src/machines/records.js';
 import { readRing } from '../src/machines/ring.js';
@@ -8,7 +9,7 @@ import { configOf } from '../test/support/house.js';
 import { countersOf, ENDPOINTS, KINDS, MODELS, minutesOf, NOON, records, sumsOf } from './support/records.js';
 
 const TODAY = localDate(NOON);
-const ROOMY: BooksLimits = { blockRows: 3, maxBytes: 1e9 };
+const ROOMY: BlockLimits = { blockRows: 3, maxBytes: 1e9 };
 
 /** What a batch may do between two records. `replay` commits what was committed before. */
 type Step = 'seal' | 'commit' | 'replay' | 'nothing';
@@ -17,7 +18,7 @@ const steps = fc.array(fc.constantFrom<Step>('seal', 'commit', 'replay', 'nothin
   maxLength: 40,
 });
 
-function newBooks(limits: BooksLimits = ROOMY): Books {
+function newBooks(limits: BlockLimits = ROOMY): Books {
   const books = new Books('run', limits);
   for (const id of ENDPOINTS) books.seedEndpoint(configOf(id), newEndpointSeed());
   return books;

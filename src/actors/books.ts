@@ -1,20 +1,11 @@
 import type { EngineModel, EngineType } from '../engines/engine.js';
 import type { ApiKind, RequestRecord } from '../machines/records.js';
 import { RING_MINUTES, type Ring, ringOf, type Slot } from '../machines/ring.js';
-import {
-  addSums,
-  type Counters,
-  type DailySums,
-  type Delta,
-  emptyDelta,
-  foldDelta,
-  foldRecord,
-  noSums,
-  type Sums,
-} from '../machines/sums.js';
+import { addSums, type Counters, type DailySums, type Delta, noSums, type Sums } from '../machines/sums.js';
 import { type TpsState, tpsSeed } from '../machines/tps.js';
 import { addDay, emptyOwnerUsage, type OwnerUsage, onDate } from '../machines/usage.js';
 import type { EndpointConfig } from '../persistence/store.js';
+import { type Block, type BlockLimits, Blocks, renameEndpoint } from './blocks.js';
 
 export type Health = 'pending' | 'online' | 'error' | 'offline';
 
@@ -46,29 +37,6 @@ export interface ModelSums {
   today: Sums;
 }
 
-/** Records that are written together, once: all of them or none. */
-export interface Block {
-  run: string;
-  firstSeq: number;
-  lastSeq: number;
-  rows: RequestRecord[];
-  delta: Delta;
-  health: Map<string, HealthState>;
-  models: Map<string, EngineModel[]>;
-  bytes: number;
-  /** A sealed block is being written; it does not change any more. */
-  sealed: boolean;
-}
-
-export interface BooksLimits {
-  /** Rows of one block, so of one transaction. */
-  blockRows: number;
-  /** Memory for rows that wait; past it the oldest lose their detail, never their sums. */
-  maxBytes: number;
-}
-
-const BOOKS_LIMITS: BooksLimits = { blockRows: 1000, maxBytes: 64 * 1024 * 1024 };
-
 /**
  * What outlives a crash of any actor: the committed state, and the queue of what is not yet written. The seed
  * of a (re)started actor is committed + fold(pending), read in the same synchronous step as the spawn.
@@ -76,7 +44,6 @@ const BOOKS_LIMITS: BooksLimits = { blockRows: 1000, maxBytes: 64 * 1024 * 1024 
 export class Books {
   /** Random name of this process's sequence of records. */
   readonly run: string;
-  readonly #limits: BooksLimits;
   readonly #configs = new Map<string, EndpointConfig>();
   /** Moves with each new URL or key of an endpoint. */
   readonly #versions = new Map<string, number>();
@@ -91,14 +58,11 @@ export class Books {
   /** Provisional ids → the stored id of the same URL, found late. */
   readonly #aliases = new Map<string, string>();
   readonly #listeners = new Set<(record: RequestRecord) => void>();
-  #blocks: Block[] = [];
-  #seq = 0;
-  #bytes = 0;
-  #droppedRows = 0;
+  readonly #blocks: Blocks;
 
-  constructor(run: string, limits: BooksLimits = BOOKS_LIMITS) {
+  constructor(run: string, limits?: BlockLimits) {
     this.run = run;
-    this.#limits = limits;
+    this.#blocks = new Blocks(run, limits);
   }
 
   /** Appends a finished request. Synchronous and total: nothing can be lost between here and the disk. */
@@ -106,40 +70,30 @@ export class Books {
     for (const attempt of record.attempts) {
       attempt.endpointId = this.resolve(attempt.endpointId);
     }
-    const block = this.#open();
-    block.rows.push(record);
-    foldRecord(block.delta, record);
-    const bytes = roughBytes(record);
-    block.bytes += bytes;
-    this.#bytes += bytes;
-    if (this.#bytes > this.#limits.maxBytes) this.#shed();
+    this.#blocks.append(record);
     for (const listener of this.#listeners) listener(record);
   }
 
   /** The newest health result waits for the next batch; an older unsaved one is replaced. */
   noteHealth(id: string, health: HealthState): void {
     const { health: state, engineType, latencyMs, lastSeen, lastError, errorCount } = health;
-    this.#open().health.set(id, { health: state, engineType, latencyMs, lastSeen, lastError, errorCount });
+    this.#blocks
+      .open()
+      .health.set(id, { health: state, engineType, latencyMs, lastSeen, lastError, errorCount });
   }
 
   noteModels(id: string, models: EngineModel[]): void {
-    this.#open().models.set(id, models);
+    this.#blocks.open().models.set(id, models);
   }
 
   /** The oldest block, sealed, or undefined when all is written. */
   seal(): Block | undefined {
-    const block = this.#blocks[0];
-    if (block !== undefined) block.sealed = true;
-    return block;
+    return this.#blocks.seal();
   }
 
   /** Everything up to `seq` of this run is on disk. Idempotent. */
   commitThrough(seq: number): void {
-    while (this.#blocks[0] !== undefined && this.#blocks[0].lastSeq <= seq) {
-      const block = this.#blocks.shift() as Block;
-      this.#bytes -= block.bytes;
-      this.#commit(block);
-    }
+    for (const block of this.#blocks.takeThrough(seq)) this.#commit(block);
   }
 
   /** Calls back with each appended record; returns the way to stop that. */
@@ -150,29 +104,21 @@ export class Books {
 
   /** True while nothing waits for the store. */
   get isEmpty(): boolean {
-    return this.#blocks.length === 0;
+    return this.#blocks.all.length === 0;
   }
 
-  get pending(): { blocks: number; rows: number; bytes: number; droppedRows: number; lastSeq: number } {
-    let rows = 0;
-    for (const block of this.#blocks) rows += block.rows.length;
-    return {
-      blocks: this.#blocks.length,
-      rows,
-      bytes: this.#bytes,
-      droppedRows: this.#droppedRows,
-      lastSeq: this.#seq,
-    };
+  get pending(): Blocks['stats'] {
+    return this.#blocks.stats;
   }
 
   /** Rows that are not on disk yet, oldest first. */
   pendingRows(): RequestRecord[] {
-    return this.#blocks.flatMap((block) => block.rows);
+    return this.#blocks.all.flatMap((block) => block.rows);
   }
 
   /** What is not written, for the file of saved records. */
   pendingBlocks(): readonly Block[] {
-    return this.#blocks;
+    return this.#blocks.all;
   }
 
   // Seeds of the committed state.
@@ -246,7 +192,7 @@ export class Books {
   resetHealth(id: string): void {
     const endpoint = this.#endpoints.get(id);
     if (endpoint === undefined) return;
-    for (const block of this.#blocks) block.health.delete(id);
+    for (const block of this.#blocks.all) block.health.delete(id);
     Object.assign(endpoint, { health: 'pending', engineType: null, lastError: null, errorCount: 0 });
   }
 
@@ -257,7 +203,7 @@ export class Books {
     this.#versions.delete(id);
     this.#endpoints.delete(id);
     this.#sums.delete(id);
-    for (const block of this.#blocks) {
+    for (const block of this.#blocks.all) {
       block.health.delete(id);
       block.models.delete(id);
     }
@@ -266,7 +212,7 @@ export class Books {
   /** From now on what was counted under `provisional` belongs to `stored`. */
   alias(provisional: string, stored: string): void {
     this.#aliases.set(provisional, stored);
-    for (const block of this.#blocks) renameEndpoint(block, provisional, stored);
+    for (const block of this.#blocks.all) renameEndpoint(block, provisional, stored);
     this.#provisional.delete(provisional);
     this.#configs.delete(provisional);
     this.#endpoints.delete(provisional);
@@ -289,7 +235,7 @@ export class Books {
     const committed = this.#endpoints.get(id);
     if (committed === undefined) return undefined;
     const seed = { ...committed };
-    for (const block of this.#blocks) {
+    for (const block of this.#blocks.all) {
       Object.assign(seed, block.health.get(id));
       seed.models = block.models.get(id) ?? seed.models;
       const counters = block.delta.counters.get(id);
@@ -308,7 +254,7 @@ export class Books {
         folded.set(`${id}\n${sumKey(row.modelId, row.kind)}`, onDay(row, today));
       }
     }
-    for (const block of this.#blocks) {
+    for (const block of this.#blocks.all) {
       for (const row of block.delta.daily.values()) {
         if (endpointId !== undefined && row.endpointId !== endpointId) continue;
         if (!this.#endpoints.has(row.endpointId)) continue;
@@ -335,7 +281,7 @@ export class Books {
   /** The 60 minutes up to `minute`. */
   ring(minute: number): Ring {
     const slots = new Map<number, Slot>([...this.#minutes].map(([minute, slot]) => [minute, { ...slot }]));
-    for (const block of this.#blocks) addMinutes(slots, block.delta);
+    for (const block of this.#blocks.all) addMinutes(slots, block.delta);
     return ringOf(
       [...slots.values()].filter((slot) => slot.minute <= minute && slot.minute > minute - RING_MINUTES),
     );
@@ -344,7 +290,7 @@ export class Books {
   /** What an owner has used, as of a day. */
   usage(ownerId: string, today: string): OwnerUsage {
     const usage = onDate(this.#usage.get(ownerId) ?? emptyOwnerUsage(ownerId, today), today);
-    for (const block of this.#blocks) {
+    for (const block of this.#blocks.all) {
       for (const day of block.delta.usage.values()) if (day.ownerId === ownerId) addDay(usage, day);
     }
     return usage;
@@ -405,58 +351,6 @@ export class Books {
     const oldest = kept[0] ?? 0;
     for (const minute of this.#minutes.keys()) if (minute < oldest) this.#minutes.delete(minute);
   }
-
-  #open(): Block {
-    this.#seq += 1;
-    const last = this.#blocks[this.#blocks.length - 1];
-    if (last !== undefined && !last.sealed && last.rows.length < this.#limits.blockRows) {
-      last.lastSeq = this.#seq;
-      return last;
-    }
-    const block: Block = {
-      run: this.run,
-      firstSeq: this.#seq,
-      lastSeq: this.#seq,
-      rows: [],
-      delta: emptyDelta(),
-      health: new Map(),
-      models: new Map(),
-      bytes: 0,
-      sealed: false,
-    };
-    this.#blocks.push(block);
-    return block;
-  }
-
-  /** Past the memory limit the oldest unsealed block gives up its rows; its sums join the block after it. */
-  #shed(): void {
-    for (let i = 0; i < this.#blocks.length - 1 && this.#bytes > this.#limits.maxBytes; ) {
-      const block = this.#blocks[i] as Block;
-      if (block.sealed) {
-        i += 1;
-        continue;
-      }
-      this.#droppedRows += block.rows.length;
-      this.#bytes -= block.bytes;
-      this.#blocks.splice(i, 1);
-      const next = this.#blocks[i] as Block;
-      next.firstSeq = block.firstSeq;
-      foldDelta(block.delta, next.delta);
-      next.delta = block.delta;
-      next.health = new Map([...block.health, ...next.health]);
-      next.models = new Map([...block.models, ...next.models]);
-    }
-  }
-}
-
-/** What a block says of one endpoint becomes another's, in place. */
-export function renameEndpoint(block: Block, from: string, to: string): void {
-  for (const { attempts } of block.rows) {
-    for (const attempt of attempts) if (attempt.endpointId === from) attempt.endpointId = to;
-  }
-  block.delta = renamed(block.delta, from, to);
-  rename(block.health, from, to);
-  rename(block.models, from, to);
 }
 
 /** Today's numbers of a model as a tracker starts with them. */
@@ -506,37 +400,4 @@ function addMinutes(slots: Map<number, Slot>, delta: Delta): void {
     slot.measured += row.measured;
     slot.measuredMs += row.measuredMs;
   }
-}
-
-function rename<V>(map: Map<string, V>, from: string, to: string): void {
-  const value = map.get(from);
-  if (value === undefined) return;
-  map.delete(from);
-  map.set(to, value);
-}
-
-function renamed(delta: Delta, from: string, to: string): Delta {
-  const result = { ...emptyDelta(), usage: delta.usage };
-  const name = (id: string) => (id === from ? to : id);
-  for (const [id, counters] of delta.counters) {
-    foldDelta(result, { ...emptyDelta(), counters: new Map([[name(id), counters]]) });
-  }
-  for (const row of delta.daily.values()) {
-    const moved = { ...row, endpointId: name(row.endpointId) };
-    const key = `${moved.date}\n${moved.endpointId}\n${moved.kind}\n${moved.modelId}`;
-    foldDelta(result, { ...emptyDelta(), daily: new Map([[key, moved]]) });
-  }
-  for (const row of delta.minutes.values()) {
-    const moved = { ...row, endpointId: name(row.endpointId) };
-    const key = `${moved.minute}\n${moved.endpointId}\n${moved.kind}\n${moved.modelId}`;
-    foldDelta(result, { ...emptyDelta(), minutes: new Map([[key, moved]]) });
-  }
-  return result;
-}
-
-/** A row's share of the memory limit: its texts and a fixed part for the rest. */
-function roughBytes(record: RequestRecord): number {
-  let chars = record.model.length + record.requestId.length + (record.error?.length ?? 0);
-  for (const attempt of record.attempts) chars += 300 + attempt.modelId.length + (attempt.error?.length ?? 0);
-  return 600 + 2 * chars;
 }

@@ -4,7 +4,8 @@ import type { RequestRecord } from '../machines/records.js';
 import type { Counters, DailySums, MinuteSums } from '../machines/sums.js';
 import type { DailyUsage } from '../machines/usage.js';
 import type { EndpointConfig, Store } from '../persistence/store.js';
-import { type Block, type Books, type HealthState, renameEndpoint } from './books.js';
+import { type Block, renameEndpoint } from './blocks.js';
+import type { Books, HealthState } from './books.js';
 
 /** One line of `troupe.unsaved.ndjson`: a block with the run and the numbers its cursor is tested by. */
 interface SavedBlock {

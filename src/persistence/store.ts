@@ -1,4 +1,5 @@
-import type { Block, EndpointSeed, HealthState, ModelSums } from '../actors/books.js';
+import type { Block } from '../actors/blocks.js';
+import type { EndpointSeed, HealthState, ModelSums } from '../actors/books.js';
 import type { EngineModel } from '../engines/engine.js';
 import type { RequestRecord } from '../machines/records.js';
 import type { Slot } from '../machines/ring.js';

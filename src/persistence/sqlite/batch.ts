@@ -1,5 +1,6 @@
 import type { Database, Statement } from 'sqlite';
-import type { Block, HealthState } from '../../actors/books.js';
+import type { Block } from '../../actors/blocks.js';
+import type { HealthState } from '../../actors/books.js';
 import type { EngineModel } from '../../engines/engine.js';
 import { lastAttempt, type RequestRecord } from '../../machines/records.js';
 

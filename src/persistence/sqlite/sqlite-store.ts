@@ -1,6 +1,6 @@
 import { access, constants, stat } from 'node:fs/promises';
 import type { Database } from 'sqlite';
-import type { Block } from '../../actors/books.js';
+import type { Block } from '../../actors/blocks.js';
 import type { AccessStore, AuditEntry } from '../access-store.js';
 import { type EndpointConfig, type OpenReport, type Store, StoreError } from '../store.js';
 import {
