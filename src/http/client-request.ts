@@ -5,8 +5,8 @@ import { type AttemptEnd, classify } from '../machines/classify.js';
 import { decisionOf } from '../machines/decision.js';
 import type { ApiKind, AttemptRecord, RequestRecord } from '../machines/records.js';
 import type { EndpointConfig } from '../persistence/store.js';
+import type { RunningAttempt, Seen } from './attempt.js';
 import { NOTHING, type RequestBody } from './body.js';
-import type { RunningAttempt, Seen } from './relay.js';
 import type { Reply } from './reply.js';
 
 export interface InferenceRoute {

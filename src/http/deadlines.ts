@@ -2,7 +2,7 @@ import type { Deadlines } from '../config.js';
 import { ofModel } from '../machines/endpoint.js';
 import { type Asked, extraMs, type Pace } from '../machines/pace.js';
 import type { EndpointConfig } from '../persistence/store.js';
-import type { AttemptDeadlines } from './relay.js';
+import type { AttemptDeadlines } from './attempt.js';
 
 /** The default deadline to the first byte is not stretched by more than this, ms. */
 const MOST_EXTRA_MS = 30 * 60_000;

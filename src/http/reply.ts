@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { KeptAnswer } from './attempt.js';
 import type { ApiError, ErrorCode } from './errors.js';
-import type { KeptAnswer } from './relay.js';
 import { pathOf, sendError } from './send.js';
 import type { TapKind } from './tap.js';
 import { type Watched, wheel } from './wheel.js';

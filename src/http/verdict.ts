@@ -1,6 +1,6 @@
 import type { AttemptEnd } from '../machines/classify.js';
 import type { EvidenceEvent } from '../machines/endpoint.js';
-import type { Seen } from './relay.js';
+import type { Seen } from './attempt.js';
 
 /** Longest rest that an endpoint gets for asking, and the one of a 429 that does not say; ms. */
 const MOST_REST_MS = 30_000;
