@@ -44,14 +44,6 @@ export class RetryBudget {
     return this.#freeFrom(mono) <= mono;
   }
 
-  /** 0 if `mayRetry`, else the ms until it is so, unless a retry is added meanwhile. */
-  retryAfterMs(mono: number): number {
-    let free = mono;
-    // Requests leave the window while one waits, and the budget with them: hence to ask again at that time.
-    while (!this.mayRetry(free)) free = this.#freeFrom(free);
-    return free - mono;
-  }
-
   /** When enough retries have left the window for the budget of this moment. */
   #freeFrom(mono: number): number {
     const oldest = secondOf(mono) - WINDOW_SECONDS + 1;
