@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Accounts } from './access/accounts.js';
 import { Changes } from './access/changes.js';
 import { Directory } from './access/directory.js';
 import { passwordsOf } from './access/passwords.js';
 import { PERMISSIONS } from './access/permissions.js';
-import { type Actor, NOBODY } from './access/principal.js';
+import { type Actor, NOBODY, SYSTEM } from './access/principal.js';
 import { systemClock, timestamp } from './clock.js';
 import { ConfigError, dataDirOf } from './config.js';
 import { keyInput, newKey } from './http/account-input.js';
@@ -14,7 +15,7 @@ import type { ApiKey } from './persistence/access-store.js';
 import { dataDirAt, takeDataDir } from './persistence/data-dir.js';
 import { SqliteStore } from './persistence/sqlite/sqlite-store.js';
 
-const OPERATOR: Actor = { name: 'command line', type: 'system', address: null };
+const OPERATOR: Actor = { ...SYSTEM, name: 'command line' };
 const TOPICS = new Set(['admin', 'keys']);
 
 /** `admin …` and `keys …`: what is done to a data dir whose server is not running. */
@@ -60,6 +61,7 @@ async function onDataDir(
   run: (desk: Desk) => Promise<string>,
 ): Promise<string> {
   const dir = dataDirAt(dataDirOf(values['data-dir'], env));
+  if (!existsSync(dir.database)) throw new ConfigError(`${dir.path}: there is no troupe.db`);
   const lock = await takeDataDir(dir);
   const store = new SqliteStore(dir.database, systemClock.now);
   try {
@@ -86,11 +88,13 @@ async function onDataDir(
 /** Of a user that exists; where there is no admin at all, one is made. */
 async function resetPassword({ accounts, directory }: Desk, name = 'admin'): Promise<string> {
   const user = directory.userNamed(name);
+  const hasAdmin = directory.users().some(({ role }) => role === 'admin');
   if (user !== undefined) {
-    const { password } = await accounts.updateUser(user.id, { resetPassword: true }, OPERATOR);
+    const role = hasAdmin ? user.role : 'admin';
+    const { password } = await accounts.updateUser(user.id, { role, resetPassword: true }, OPERATOR);
     return `user      ${name}\npassword  ${password}   (to be changed)\n`;
   }
-  if (directory.users().some(({ role }) => role === 'admin')) {
+  if (hasAdmin) {
     const known = directory.users().map(({ username }) => username);
     throw new ConfigError(`no user is called ${name}; there are ${known.join(', ')}`);
   }

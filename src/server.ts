@@ -112,6 +112,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   let opened: OpenReport | null = null;
   let phase: 'starting' | 'serving' | 'draining' = 'starting';
 
+  const gate = gateOf({ directory, clock, isOpen: access.isOpen, addressOf, isSecure: overTls });
   const vault = new Vault();
   const check: HouseDeps['check'] = async ({ id, baseUrl, tlsCa }, engineType, signal) =>
     vault.isLost(id)
@@ -165,6 +166,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     vault,
     rateLimits,
     addressOf,
+    recheck: (principal, access) => gate.recheck(principal, access),
     discovery: discoveryOf(house, clock),
     clock,
     random,
@@ -202,7 +204,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     inference,
     events,
     starting: () => phase === 'starting',
-    gate: gateOf({ directory, clock, isOpen: access.isOpen, addressOf, isSecure: overTls }),
+    gate,
     isOpen: access.isOpen,
     cors: corsOf(access.corsOrigins),
     addressOf,
@@ -232,11 +234,9 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     accounts,
     directory,
     store: store.access,
-    report: opened,
     isSeeded: !unseeded.includes('users') && store.trouble === null,
     username: access.adminUsername,
     password: access.adminPassword,
-    now: () => clock.now(),
     log,
   });
   if (first !== null) seams.announce?.(first, door.url);
@@ -425,7 +425,7 @@ async function serve(config: Config): Promise<void> {
   try {
     server = await startServer(config, logger, {
       announce: (told, url) => {
-        key = told.key;
+        key = told.key ?? key;
         process.stdout.write(firstStartText(told, url));
       },
     });

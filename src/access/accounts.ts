@@ -46,7 +46,7 @@ export class Accounts {
     this.#refuseTaken(input.username, '');
     const password = input.password ?? generatePassword();
     const passwordHash = await unlessBusy(() => passwords.hash(password));
-    return changes.inTurn(async () => {
+    return changes.inTurn(actor, async () => {
       this.#refuseTaken(input.username, '');
       const user: User = {
         id: newId(),
@@ -76,7 +76,7 @@ export class Accounts {
     this.#user(id);
     const password = change.resetPassword ? generatePassword() : null;
     const passwordHash = password === null ? null : await unlessBusy(() => passwords.hash(password));
-    return changes.inTurn(async () => {
+    return changes.inTurn(actor, async () => {
       const before = this.#user(id);
       const user: User = {
         ...before,
@@ -104,7 +104,7 @@ export class Accounts {
   /** The sessions of the user end, and the keys of the user are revoked. */
   removeUser(id: string, actor: Actor): Promise<void> {
     const { directory, store, changes, clock } = this.#deps;
-    return changes.inTurn(async () => {
+    return changes.inTurn(actor, async () => {
       const user = this.#user(id);
       this.#keepAnAdmin(user);
       const keys = directory
@@ -127,7 +127,7 @@ export class Accounts {
     actor: Actor,
   ): Promise<{ key: ApiKey; secret: string }> {
     const { directory, store, changes, clock, newId } = this.#deps;
-    return changes.inTurn(async () => {
+    return changes.inTurn(actor, async () => {
       refuseUngrantable(grantable, input.permissions);
       const secret = newApiKey();
       const key: ApiKey = {
@@ -155,7 +155,7 @@ export class Accounts {
     actor: Actor,
   ): Promise<ApiKey> {
     const { directory, store, changes } = this.#deps;
-    return changes.inTurn(async () => {
+    return changes.inTurn(actor, async () => {
       const before = this.#key(id, owner);
       if (change.permissions !== undefined) refuseUngrantable(grantable, change.permissions);
       const key: ApiKey = { ...before, ...change };
@@ -170,7 +170,7 @@ export class Accounts {
 
   revokeKey(id: string, owner: string | null, actor: Actor): Promise<ApiKey> {
     const { directory, store, changes, clock } = this.#deps;
-    return changes.inTurn(async () => {
+    return changes.inTurn(actor, async () => {
       const key = this.#key(id, owner);
       await changes.write(() =>
         store.revokeKey(

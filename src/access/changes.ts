@@ -19,9 +19,12 @@ export class Changes {
     this.#deps = deps;
   }
 
-  /** One change at a time, so that each sees what the one before left. */
-  inTurn<T>(change: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(change);
+  /** One change at a time, so that each sees what the one before left: its actor may have been stopped by it. */
+  inTurn<T>(actor: Actor, change: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(() => {
+      actor.recheck();
+      return change();
+    });
     this.#last = result.catch(() => {});
     return result;
   }

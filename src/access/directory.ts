@@ -16,8 +16,9 @@ export class Directory {
   readonly #keys = new Map<string, ApiKey>();
   readonly #keyIds = new Map<string, string>();
   readonly #sessions = new Map<string, Session>();
-  /** By digest; made anew when anything changes. */
-  readonly #principals = new Map<string, { principal: Principal; expiresAt: number }>();
+  /** By digest; made anew when anything changes. Apart, as a key is no session token. */
+  readonly #ofKeys: Principals = new Map();
+  readonly #ofSessions: Principals = new Map();
 
   /** `environmentKey`: a key of any text that has every permission; null: there is none. */
   constructor(environmentKey: string | null) {
@@ -28,7 +29,7 @@ export class Directory {
   seedUsers(users: Iterable<User>): void {
     this.#users.clear();
     for (const user of users) this.#users.set(user.id, user);
-    this.#principals.clear();
+    this.#forgetPrincipals();
   }
 
   seedKeys(keys: Iterable<ApiKey>): void {
@@ -45,20 +46,23 @@ export class Directory {
   byKey(text: string, now: number): Principal | 'unknown' | 'expired' {
     const hash = digestOf(text);
     if (hash === this.#environment?.hash) return this.#environment.principal;
-    return this.#found(hash, now, () => this.#keyPrincipal(hash));
+    return found(this.#ofKeys, hash, now, () => this.#keyPrincipal(hash));
   }
 
   bySession(token: string, now: number): Principal | 'unknown' | 'expired' {
-    const hash = digestOf(token);
-    return this.#found(hash, now, () => this.#sessionPrincipal(hash));
+    return this.#bySessionHash(digestOf(token), now);
   }
 
-  /** Whether somebody who was let in would be let in now. */
-  isStill({ kind, keyId, tokenHash }: Principal, now: number): boolean {
-    if (kind === 'anonymous' || keyId === NOBODY) return true;
-    if (kind === 'session') return (this.#sessions.get(tokenHash ?? '')?.expiresAt ?? 0) > now;
-    const key = this.#keys.get(keyId ?? '');
-    return key !== undefined && (key.expiresAt ?? Number.POSITIVE_INFINITY) > now;
+  /** Somebody who was let in as they would be let in now; null: they would not. */
+  current(principal: Principal, now: number): Principal | null {
+    const { kind, keyId, tokenHash } = principal;
+    if (kind === 'anonymous' || keyId === NOBODY) return principal;
+    const hash = this.#keys.get(keyId ?? '')?.keyHash ?? '';
+    const still =
+      kind === 'session'
+        ? this.#bySessionHash(tokenHash ?? '', now)
+        : found(this.#ofKeys, hash, now, () => this.#keyPrincipal(hash));
+    return typeof still === 'string' ? null : still;
   }
 
   get hasEnvironmentKey(): boolean {
@@ -97,20 +101,20 @@ export class Directory {
   putUser(user: User, endSessions: boolean): void {
     this.#users.set(user.id, user);
     if (endSessions) this.#endSessionsOf(user.id);
-    this.#principals.clear();
+    this.#forgetPrincipals();
   }
 
   removeUser(id: string): void {
     this.#users.delete(id);
     this.#endSessionsOf(id);
     for (const key of this.keys()) if (key.createdBy === id) this.removeKey(key.id);
-    this.#principals.clear();
+    this.#forgetPrincipals();
   }
 
   putKey(key: ApiKey): void {
     this.#keys.set(key.id, key);
     this.#keyIds.set(key.keyHash, key.id);
-    this.#principals.clear();
+    this.#forgetPrincipals();
   }
 
   removeKey(id: string): void {
@@ -118,7 +122,7 @@ export class Directory {
     if (key === undefined) return;
     this.#keys.delete(id);
     this.#keyIds.delete(key.keyHash);
-    this.#principals.clear();
+    this.#forgetPrincipals();
   }
 
   addSession(session: Session): void {
@@ -129,7 +133,7 @@ export class Directory {
 
   removeSession(tokenHash: string): void {
     this.#sessions.delete(tokenHash);
-    this.#principals.delete(tokenHash);
+    this.#ofSessions.delete(tokenHash);
   }
 
   /** Forgets sessions that are over; says how many. */
@@ -139,18 +143,13 @@ export class Directory {
     return over.length;
   }
 
-  #found(
-    hash: string,
-    now: number,
-    make: () => { principal: Principal; expiresAt: number } | undefined,
-  ): Principal | 'unknown' | 'expired' {
-    let found = this.#principals.get(hash);
-    if (found === undefined) {
-      found = make();
-      if (found === undefined) return 'unknown';
-      this.#principals.set(hash, found);
-    }
-    return found.expiresAt > now ? found.principal : 'expired';
+  #bySessionHash(hash: string, now: number): Principal | 'unknown' | 'expired' {
+    return found(this.#ofSessions, hash, now, () => this.#sessionPrincipal(hash));
+  }
+
+  #forgetPrincipals(): void {
+    this.#ofKeys.clear();
+    this.#ofSessions.clear();
   }
 
   #keyPrincipal(hash: string): { principal: Principal; expiresAt: number } | undefined {
@@ -200,6 +199,23 @@ export class Directory {
   #endSessionsOf(userId: string): void {
     for (const [hash, session] of this.#sessions) if (session.userId === userId) this.#sessions.delete(hash);
   }
+}
+
+type Principals = Map<string, { principal: Principal; expiresAt: number }>;
+
+function found(
+  known: Principals,
+  hash: string,
+  now: number,
+  make: () => { principal: Principal; expiresAt: number } | undefined,
+): Principal | 'unknown' | 'expired' {
+  let one = known.get(hash);
+  if (one === undefined) {
+    one = make();
+    if (one === undefined) return 'unknown';
+    known.set(hash, one);
+  }
+  return one.expiresAt > now ? one.principal : 'expired';
 }
 
 /** What somebody of that role may give to a key. */

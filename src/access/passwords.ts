@@ -27,7 +27,9 @@ const BLOCK_SIZE = 8;
 const MOST_MEMORY = 256 << 20;
 const SALT_BYTES = 16;
 const KEY_BYTES = 32;
+/** In each lane. */
 const MOST_WAITING = 64;
+const present = () => false;
 const FORMAT = /^\$scrypt\$ln=(\d{1,2}),r=8,p=1\$([A-Za-z0-9+/]{22})\$([A-Za-z0-9+/]{43})$/;
 
 /** Without what looks alike in print. */
@@ -39,7 +41,13 @@ export function passwordsOf({ cost = COST, derive = scrypt as Scrypt } = {}) {
   const inTurn = oneAtATime();
   const nobody: Hashed = { cost, salt: Buffer.alloc(SALT_BYTES), key: Buffer.alloc(KEY_BYTES) };
 
-  function keyOf(password: string, ofCost: number, salt: Buffer): Promise<Buffer> {
+  function keyOf(
+    password: string,
+    ofCost: number,
+    salt: Buffer,
+    lane: Lane,
+    isGone: () => boolean,
+  ): Promise<Buffer> {
     const options = { N: 2 ** ofCost, r: BLOCK_SIZE, p: 1, maxmem: MOST_MEMORY };
     return inTurn(
       () =>
@@ -49,6 +57,8 @@ export function passwordsOf({ cost = COST, derive = scrypt as Scrypt } = {}) {
             error === null ? resolve(key) : reject(error),
           );
         }),
+      lane,
+      isGone,
     );
   }
 
@@ -56,17 +66,22 @@ export function passwordsOf({ cost = COST, derive = scrypt as Scrypt } = {}) {
     /** What to store of a password. Rejects with `TooBusy` when 64 wait. */
     async hash(password: string): Promise<string> {
       const salt = randomBytes(SALT_BYTES);
-      return format({ cost, salt, key: await keyOf(password, cost, salt) });
+      return format({ cost, salt, key: await keyOf(password, cost, salt, 'known', present) });
     },
 
     /**
      * Whether the password is the one that was stored; null, for an unknown user, and what is malformed are never, and
      * take as long. Rejects with `TooBusy` when 64 wait.
      */
-    async verify(password: string, stored: string | null): Promise<boolean> {
+    async verify(
+      password: string,
+      stored: string | null,
+      lane: Lane = 'known',
+      isGone: () => boolean = present,
+    ): Promise<boolean> {
       const known = stored === null ? null : parse(stored);
       const wanted = known ?? nobody;
-      const key = await keyOf(password, wanted.cost, wanted.salt);
+      const key = await keyOf(password, wanted.cost, wanted.salt, lane, isGone);
       return timingSafeEqual(key, wanted.key) && known !== null;
     },
   };
@@ -96,23 +111,46 @@ function parse(stored: string): Hashed | null {
   return { cost: Number(cost), salt: Buffer.from(salt, 'base64'), key: Buffer.from(key, 'base64') };
 }
 
+/** Whoever was let in is not kept waiting by those who were not. */
+export type Lane = 'known' | 'strangers';
+
+interface Job {
+  start: () => void;
+  drop: (reason: Error) => void;
+  /** Nobody waits for it any more. */
+  isGone: () => boolean;
+}
+
 /** scrypt takes one of the four threads that SQLite, files and look-ups of names share. */
 function oneAtATime() {
-  const waiting: (() => void)[] = [];
+  const waiting: Record<Lane, Job[]> = { known: [], strangers: [] };
   let busy = false;
-  return async <T>(work: () => Promise<T>): Promise<T> => {
+
+  function next(): Job | undefined {
+    for (const lane of [waiting.known, waiting.strangers]) {
+      for (let job = lane.shift(); job !== undefined; job = lane.shift()) {
+        if (!job.isGone()) return job;
+        job.drop(new TooBusy('nobody waits for it any more'));
+      }
+    }
+    return undefined;
+  }
+
+  return async <T>(work: () => Promise<T>, lane: Lane, isGone: () => boolean): Promise<T> => {
     if (busy) {
-      if (waiting.length >= MOST_WAITING) throw new TooBusy('too many passwords wait to be checked');
-      await new Promise<void>((resolve) => waiting.push(resolve));
+      if (waiting[lane].length >= MOST_WAITING) throw new TooBusy('too many passwords wait to be checked');
+      await new Promise<void>((resolve, reject) => {
+        waiting[lane].push({ start: resolve, drop: reject, isGone });
+      });
     }
     busy = true;
     try {
       return await work();
     } finally {
       // Whoever is next finds it busy still, so that nobody comes in between.
-      const next = waiting.shift();
-      if (next === undefined) busy = false;
-      else next();
+      const job = next();
+      if (job === undefined) busy = false;
+      else job.start();
     }
   };
 }

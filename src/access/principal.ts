@@ -31,12 +31,14 @@ export interface Actor {
   type: 'user' | 'api_key' | 'system';
   /** Null where nothing came over the network. */
   address: string | null;
+  /** Throws if by now that may not be done any more: a body, or a turn, may be long in coming. */
+  recheck: () => void;
 }
 
 /** What the server does by itself. */
-export const SYSTEM: Actor = { name: 'troupe', type: 'system', address: null };
+export const SYSTEM: Actor = { name: 'troupe', type: 'system', address: null, recheck: () => {} };
 
-export function actorOf(principal: Principal, address: string | null): Actor {
+export function actorOf(principal: Principal, address: string | null, recheck: () => void): Actor {
   const type = principal.kind === 'session' ? 'user' : principal.kind === 'api_key' ? 'api_key' : 'system';
-  return { name: principal.name, type, address };
+  return { name: principal.name, type, address, recheck };
 }

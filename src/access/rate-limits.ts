@@ -27,9 +27,7 @@ const SWEPT_PER_ADMIT = 2;
 
 /**
  * The use of API keys against their limits. `mono` is monotonic ms, never less than one given before; `now` is wall
- * clock ms. What happens to a key is counted from the first request it makes under any limit; a request that was
- * admitted without any is not, and where limits are set while such requests are open their ends may free the place
- * of others: never more of them than there were such requests.
+ * clock ms. What happens to a key is counted from the first request it makes under any limit.
  */
 export class RateLimits {
   readonly #keys = new Map<string, KeyUse>();
@@ -56,7 +54,7 @@ export class RateLimits {
     return null;
   }
 
-  /** The request that was admitted has ended: frees its place. Pair with each successful admit exactly once. */
+  /** A request that was admitted under limits has ended: frees its place, once for each admission. */
   release(keyId: string): void {
     const use = this.#keys.get(keyId);
     // A request from before the key had limits, or was forgotten, took no place.

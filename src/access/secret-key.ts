@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { chmod, link, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { ConfigError } from '../config.js';
 
 interface Log {
   warn(details: object, message: string): void;
@@ -11,7 +12,8 @@ const OTHERS_MAY = 0o077;
 
 /**
  * What secrets at rest are sealed under: the one that was given, or that of the key file (0600), which is made if it is
- * missing. A data dir that cannot be written gets a secret for this run; nothing can be stored there anyway.
+ * missing. A data dir that cannot be written gets a secret for this run; nothing can be stored there anyway. Throws a
+ * `ConfigError` if the file can be neither read nor made otherwise.
  */
 export async function secretKey(given: string | null, file: string, log: Log): Promise<string> {
   if (given !== null) return given;
@@ -27,8 +29,11 @@ export async function secretKey(given: string | null, file: string, log: Log): P
   }
   const fresh = randomBytes(32).toString('base64url');
   try {
-    return await write(file, fresh);
+    // One that is cut short by a crash is too short the next time.
+    await writeFile(file, `${fresh}\n`, { mode: 0o600, flag: 'wx', flush: true });
+    return fresh;
   } catch (error) {
+    if (!READ_ONLY.has((error as NodeJS.ErrnoException).code ?? '')) throw unusable(file, 'made', error);
     log.warn(
       { file, reason: (error as NodeJS.ErrnoException).code },
       'the key file cannot be written: secrets are sealed for this run only',
@@ -42,20 +47,15 @@ async function read(file: string): Promise<string | null> {
     return (await readFile(file, 'utf8')).trim();
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw error;
+    throw unusable(file, 'read', error);
   }
 }
 
-/** Whole or not at all: a key file that was cut short would lock every secret away. */
-async function write(file: string, secret: string): Promise<string> {
-  const made = `${file}.${process.pid}`;
-  await writeFile(made, `${secret}\n`, { mode: 0o600, flag: 'wx', flush: true });
-  try {
-    await link(made, file);
-  } finally {
-    await rm(made, { force: true });
-  }
-  return secret;
+const READ_ONLY = new Set(['EROFS', 'EACCES', 'EPERM']);
+
+function unusable(file: string, what: 'read' | 'made', error: unknown): ConfigError {
+  const { code } = error as NodeJS.ErrnoException;
+  return new ConfigError(`the key file ${file} cannot be ${what} (${code})`, { cause: error });
 }
 
 async function tighten(file: string, log: Log): Promise<void> {

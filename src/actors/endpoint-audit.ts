@@ -1,5 +1,14 @@
 import { isDeepStrictEqual } from 'node:util';
+import { auditEntry } from '../access/changes.js';
+import { SYSTEM } from '../access/principal.js';
+import type { AuditEntry } from '../persistence/access-store.js';
 import type { EndpointConfig, EndpointSecrets } from '../persistence/store.js';
+
+/** The line of an endpoint that an option registered; it has no secrets. */
+export function createdAtStart(config: EndpointConfig): AuditEntry {
+  const detail = { after: toldEndpoint(config, { apiKey: null, headers: {} }) };
+  return auditEntry(config.registeredAt, SYSTEM, 'endpoint.created', config.name, detail);
+}
 
 /** An endpoint as the audit log may show it: that there is a key, and which headers, but nothing of them. */
 export function toldEndpoint(config: EndpointConfig, secrets: EndpointSecrets): Record<string, unknown> {

@@ -102,7 +102,11 @@ export function buildHouse(deps: HouseDeps): House {
   const catalogue = catalogueOf(roster, deps.leases, deps.vault);
   const waiting = new WaitingRoom({ catalogue, roster, system, mono: () => clock.mono(), random });
   const seeding = seedingOf({ ...deps, system });
-  const keepHouse = housekeeping(deps);
+  const sweep = async () => {
+    await deps.sweep();
+    await seeding.sealOld();
+  };
+  const keepHouse = housekeeping({ ...deps, sweep });
   const moment = () => ({ at: clock.now(), mono: clock.mono() });
   const today = () => localDate(clock.now());
 

@@ -1,5 +1,5 @@
 import { auditEntry } from '../access/changes.js';
-import { type Actor, SYSTEM } from '../access/principal.js';
+import type { Actor } from '../access/principal.js';
 import type { Vault } from '../access/vault.js';
 import type { Clock } from '../clock.js';
 import type { CheckResult } from '../engines/check.js';
@@ -8,7 +8,7 @@ import type { EndpointChange, EndpointInput } from '../http/endpoint-input.js';
 import { ApiError } from '../http/errors.js';
 import { type EndpointConfig, type EndpointSecrets, type Store, StoreError } from '../persistence/store.js';
 import { type Books, newEndpointSeed } from './books.js';
-import { changedEndpoint, toldEndpoint } from './endpoint-audit.js';
+import { changedEndpoint, createdAtStart, toldEndpoint } from './endpoint-audit.js';
 import type { House } from './house.js';
 import type { LeaseTable } from './leases.js';
 import { actorNamed, names } from './names.js';
@@ -45,8 +45,11 @@ export function registryOf(deps: RegistryDeps): Registry {
   let changes: Promise<unknown> = Promise.resolve();
 
   /** One change at a time, so that each sees what the one before left. */
-  function inTurn<T>(change: () => Promise<T>): Promise<T> {
-    const result = changes.then(change);
+  function inTurn<T>(actor: Actor, change: () => Promise<T>): Promise<T> {
+    const result = changes.then(() => {
+      actor.recheck();
+      return change();
+    });
     changes = result.catch(() => {});
     return result;
   }
@@ -105,7 +108,9 @@ export function registryOf(deps: RegistryDeps): Registry {
           throw new ApiError('engine_not_recognised', `${config.baseUrl}: ${result.error}`);
         }
         const audit = entry(actor, 'endpoint.created', config.name, { after: toldEndpoint(config, secrets) });
-        await inTurn(() => write(() => store.insertEndpoint(config, vault.seal(config.id, secrets), audit)));
+        await inTurn(actor, () =>
+          write(() => store.insertEndpoint(config, vault.seal(config.id, secrets), audit)),
+        );
         open(config);
         house.report(config.id, result);
         return config;
@@ -129,10 +134,7 @@ export function registryOf(deps: RegistryDeps): Registry {
         return;
       }
       const config = newConfig(deps.newId(), { name, base_url: url }, clock.now());
-      const audit = entry(SYSTEM, 'endpoint.created', name, {
-        after: toldEndpoint(config, vault.get(config.id)),
-      });
-      await store.insertEndpoint(config, null, audit).catch((error: Error) => {
+      await store.insertEndpoint(config, null, createdAtStart(config)).catch((error: Error) => {
         log.warn(
           { endpoint: name, reason: error.message },
           'the endpoint serves, but could not be stored yet',
@@ -143,7 +145,7 @@ export function registryOf(deps: RegistryDeps): Registry {
     },
 
     update(id, change, actor) {
-      return inTurn(async () => {
+      return inTurn(actor, async () => {
         const before = { config: get(id), secrets: vault.get(id) };
         const config = changed(before.config, change);
         const secrets = changedSecrets(before.secrets, change);
@@ -180,7 +182,7 @@ export function registryOf(deps: RegistryDeps): Registry {
     },
 
     remove(id, force, actor) {
-      return inTurn(async () => {
+      return inTurn(actor, async () => {
         const config = get(id);
         const detail = { before: toldEndpoint(config, vault.get(id)) };
         await write(() => store.deleteEndpoint(id, entry(actor, 'endpoint.removed', config.name, detail)));
@@ -194,7 +196,7 @@ export function registryOf(deps: RegistryDeps): Registry {
     },
 
     setDraining(id, draining, actor) {
-      return inTurn(async () => {
+      return inTurn(actor, async () => {
         const config = get(id);
         const action = draining ? 'endpoint.drained' : 'endpoint.resumed';
         await write(() => store.setDraining(id, draining, entry(actor, action, config.name, {})));

@@ -41,6 +41,8 @@ export interface Seeding {
   seed(): Promise<string[]>;
   /** Tries the named ones again as one step of the writer queue; answers those that still fail. */
   reseed(missing: string[]): Promise<string[]>;
+  /** Seals what an earlier version stored as it is, if that is still to be done. */
+  sealOld(): Promise<void>;
 }
 
 export function seedingOf(deps: SeedingDeps): Seeding {
@@ -105,16 +107,19 @@ export function seedingOf(deps: SeedingDeps): Seeding {
     }),
   };
 
-  /** Secrets that an earlier version stored as they are, sealed: to be put in their place. */
-  const toSeal = new Map<string, string>();
+  /** Endpoints whose secrets an earlier version stored as they are. */
+  const toSeal = new Set<string>();
 
   function openSecrets(rows: StoredEndpoint[]): void {
     const lost: string[] = [];
     for (const { config, sealed, clear } of rows) {
-      if (clear !== null) {
+      // What was sealed came later than what is clear.
+      if (sealed !== null) {
+        if (!vault.open(config.id, sealed)) lost.push(config.name);
+      } else if (clear !== null) {
         vault.set(config.id, clear);
-        toSeal.set(config.id, vault.seal(config.id, clear) ?? '');
-      } else if (sealed !== null && !vault.open(config.id, sealed)) lost.push(config.name);
+        toSeal.add(config.id);
+      }
     }
     if (lost.length === 0) return;
     log.error(
@@ -123,16 +128,22 @@ export function seedingOf(deps: SeedingDeps): Seeding {
     );
   }
 
-  /** Without it what an earlier version left stays as it is, and is tried again at the next start. */
+  /** What cannot be written yet is tried again: with every minute of housekeeping, and at the next start. */
   async function sealOld(): Promise<void> {
-    if (toSeal.size === 0) return;
-    const sealed = new Map(toSeal);
-    toSeal.clear();
-    await store.sealSecrets(sealed).then(
-      () => log.info({ endpoints: sealed.size }, 'keys and headers that were stored as they are were sealed'),
-      (error: Error) =>
-        log.warn({ reason: error.message }, 'stored keys and headers could not be sealed yet'),
-    );
+    const sealed = new Map<string, string>();
+    for (const id of toSeal) {
+      // Others may have been given meanwhile, or none.
+      const text = vault.seal(id, vault.get(id));
+      if (text !== null) sealed.set(id, text);
+    }
+    try {
+      await store.sealSecrets(sealed);
+      toSeal.clear();
+      if (sealed.size === 0) return;
+      log.info({ endpoints: sealed.size }, 'keys and headers that were stored as they are were sealed');
+    } catch (error) {
+      log.warn({ reason: (error as Error).message }, 'stored keys and headers could not be sealed yet');
+    }
   }
 
   async function importSaved(): Promise<void> {
@@ -166,17 +177,29 @@ export function seedingOf(deps: SeedingDeps): Seeding {
     return read;
   }
 
+  /** Rows that are not what they should be cost their own metric, not the start. */
+  function applied({ name, value }: { name: string; value: unknown }): boolean {
+    try {
+      queries[name]?.apply(value);
+      return true;
+    } catch (error) {
+      log.warn({ query: name, reason: (error as Error).message }, 'what a seed query found cannot be used');
+      return false;
+    }
+  }
+
   return {
+    sealOld,
+
     async seed() {
       await importSaved().catch((error: Error) => {
         log.warn({ reason: error.message }, 'saved records could not be read in yet');
       });
       const missing = deps.recreated().map((table) => `table ${table}`);
       for (const result of await readAll(Object.keys(queries), true)) {
-        if ('failed' in result) missing.push(result.name);
-        else queries[result.name]?.apply(result.value);
+        if ('failed' in result || !applied(result)) missing.push(result.name);
       }
-      await sealOld();
+      if (store.trouble === null) await sealOld();
       return missing;
     },
 

@@ -6,6 +6,7 @@ import type { DailyUsage } from '../machines/usage.js';
 import type { EndpointConfig, Store } from '../persistence/store.js';
 import { type Block, renameEndpoint } from './blocks.js';
 import type { Books, HealthState } from './books.js';
+import { createdAtStart } from './endpoint-audit.js';
 
 /** One line of `troupe.unsaved.ndjson`: a block with the run and the numbers its cursor is tested by. */
 interface SavedBlock {
@@ -85,7 +86,7 @@ async function giveRows(provisional: EndpointConfig[], block: Block, store: Stor
   const stored = await store.seedEndpoints();
   for (const config of provisional) {
     const there = stored.find((one) => one.config.baseUrl === config.baseUrl);
-    if (there === undefined) await store.insertEndpoint(config, null, null);
+    if (there === undefined) await store.insertEndpoint(config, null, createdAtStart(config));
     else if (there.config.id !== config.id) renameEndpoint(block, config.id, there.config.id);
   }
 }

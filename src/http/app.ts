@@ -15,7 +15,7 @@ import { INFERENCE_ROUTES, type Inference } from './inference.js';
 import { refuseMedia } from './media.js';
 import { ClientGone } from './read-body.js';
 import { type Route, refuseUnpermitted } from './routes.js';
-import { decoded, pathOf, requestIdOf, sendError } from './send.js';
+import { decoded, isUnder, letGo, pathOf, requestIdOf, sendError } from './send.js';
 
 export interface AppDeps {
   routes: Route[];
@@ -32,7 +32,6 @@ export interface AppDeps {
   log: { error(details: object, message: string): void };
 }
 
-const REST_MS = 5000;
 const LIVENESS = new Set(['/health', '/ready']);
 const INFERENCE = new Map<string, InferenceRoute>(INFERENCE_ROUTES.map((route) => [route.path, route]));
 /**
@@ -52,8 +51,7 @@ export function frontDoor(deps: AppDeps): RequestListener {
     nameRequest(req, res, path);
     if (!res.headersSent) addSecurityHeaders(res);
     sendError(res, path, known, requestIdOf(res));
-    // Whoever was not let in does not get to send the rest.
-    if (known.status === 401) letGo(req, res);
+    letGo(req, res);
   }
 
   function internal(error: unknown, path: string): ApiError {
@@ -111,20 +109,6 @@ export function frontDoor(deps: AppDeps): RequestListener {
       refuse(req, res, error);
     }
   };
-}
-
-function isUnder(path: string, top: string): boolean {
-  return path.startsWith(top) && (path.length === top.length || path[top.length] === '/');
-}
-
-/** A body that is still on its way when its answer is out gets a moment, so that the client reads the answer. */
-function letGo(req: IncomingMessage, res: ServerResponse): void {
-  if (req.complete) return;
-  res.on('finish', () => {
-    setTimeout(() => {
-      if (!req.complete) req.socket.destroy();
-    }, REST_MS).unref();
-  });
 }
 
 /** Every answer below `/v1` says which request it belongs to; the relay says it in its own head. */

@@ -39,8 +39,11 @@ export function authRoutes({ logins, directory, addressOf }: AuthRoutesDeps): Ro
       path: '/api/auth/login',
       access: 'open',
       run: async ({ json, req, secure, actor }) => {
-        const { username, password } = parsed(loginInput, await json());
-        return session(await logins.logIn(username, password, limitKey(addressOf(req)), actor), secure);
+        const input = parsed(loginInput, await json());
+        return session(
+          await logins.logIn(input, limitKey(addressOf(req)), actor, () => req.socket.destroyed),
+          secure,
+        );
       },
     },
     {

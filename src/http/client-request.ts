@@ -29,6 +29,8 @@ export interface Accepted {
   clientIp: string | null;
   rawHeaders: readonly string[];
   principal: Principal;
+  /** Gives back the place that its key has for it. */
+  release: () => void;
   /** Whose turn it is in the queue goes round by it. */
   key: () => string;
 }

@@ -84,11 +84,13 @@ export function eventsOf({ directory, clock, house, books, views }: EventsDeps):
       );
   }
 
-  /** A session that has ended, or a key that was revoked, sees nothing more. */
+  /** A session that has ended, or a key that was revoked or may no longer, sees nothing more. */
   function dismiss(): void {
     const now = clock.now();
     for (const reader of readers) {
-      if (!directory.isStill(reader.principal, now)) reader.stream.close().catch(() => {});
+      if (directory.current(reader.principal, now)?.permissions.has('dashboard.read')) continue;
+      readers.delete(reader);
+      reader.stream.close().catch(() => {});
     }
   }
 

@@ -80,6 +80,8 @@ export function failoverOf(deps: FailoverDeps) {
     const record = request.record(end, clock.now(), clock.mono(), nameOf);
     settle(house.system, books, record);
     charge(request.accepted.principal, record);
+    // Before the last byte is out: who has read it may come again.
+    request.accepted.release();
     deps.log.info(logLine(record), 'request');
   }
 
@@ -142,9 +144,8 @@ export function failoverOf(deps: FailoverDeps) {
       return choice.chosen !== undefined || choice.full ? tooMany(model) : nobody(model, choice);
     }
     const { principal, key } = request.accepted;
-    // Nobody fills the room alone, but for who has no limits.
-    const isLimited = principal.userId !== NOBODY || principal.kind !== 'api_key';
-    if (isLimited && waiting.heldBy(key()) >= queue.maxPerKey) return tooManyOfKey(model);
+    // Nobody fills the room alone, but for the key of the environment, which has no limits.
+    if (principal.keyId !== NOBODY && waiting.heldBy(key()) >= queue.maxPerKey) return tooManyOfKey(model);
     const expected = waiting.expectedMs(model);
     if (queue.timeoutMs > 0 && expected !== null && expected > queue.timeoutMs) return tooLong(model);
     return waitForTurn(request);

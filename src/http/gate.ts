@@ -7,6 +7,7 @@ import type { Clock } from '../clock.js';
 import { limitKey } from './client-address.js';
 import { sessionCookieOf } from './cookies.js';
 import { ApiError } from './errors.js';
+import { type Access, refuseUnpermitted } from './routes.js';
 
 /** From the hundredth unknown key in a minute an address is told to wait. */
 const UNKNOWN_KEYS = 99;
@@ -24,6 +25,8 @@ export interface GateDeps {
 export interface Gate {
   /** Whose request it is, by what it brought: a key, the token of a session, or the page's cookie. */
   enter(req: IncomingMessage): Principal;
+  /** Throws unless somebody who was let in before may still use a route. */
+  recheck(principal: Principal, access: Access): void;
 }
 
 export function gateOf({ directory, clock, isOpen, addressOf, isSecure }: GateDeps): Gate {
@@ -74,6 +77,12 @@ export function gateOf({ directory, clock, isOpen, addressOf, isSecure }: GateDe
       const cookie = sessionCookieOf(headers.cookie);
       if (cookie !== undefined) return byCookie(req, cookie);
       throw refused('unauthenticated', 'a key is needed: send it as Authorization: Bearer <key>');
+    },
+
+    recheck(principal, access) {
+      const still = directory.current(principal, clock.now());
+      if (still === null) throw refused('expired_credential', 'the key or the session has ended meanwhile');
+      refuseUnpermitted(access, still);
     },
   };
 }

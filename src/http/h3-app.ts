@@ -7,12 +7,13 @@ import { doorways, EVENTS_PATH } from './doorways.js';
 import { ApiError, apiErrorOf, errorBody } from './errors.js';
 import { isDeeper } from './json-scan.js';
 import { refuseMedia } from './media.js';
-import { readBody } from './read-body.js';
+import { ClientGone, readBody } from './read-body.js';
 import { type Access, Answer, type Call, refuseUnpermitted } from './routes.js';
-import { decoded, requestIdOf } from './send.js';
+import { decoded, isUnder, letGo, requestIdOf } from './send.js';
 
-/** What anything here needs, and little enough that nobody costs much before they are let in. */
+/** Bodies of whoever was let in, and of whoever was not: a name and a password at their longest. */
 const MOST_BYTES = 1024 * 1024;
+const MOST_BYTES_OF_STRANGERS = 16 * 1024;
 const MOST_DEPTH = 64;
 
 /** Everything but inference. `guests`: who those are that have been let in already. */
@@ -25,9 +26,13 @@ export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>
   });
 
   function failed(event: H3Event, error: unknown): Response {
+    // Nobody is there to be told.
+    if (error instanceof ClientGone) return new Response(null, { status: 408 });
+    const { req, res } = nodeOf(event);
+    letGo(req, res);
     const path = event.url.pathname;
     const known = asApiError(error, path);
-    const body = JSON.stringify(errorBody(path, known, requestIdOf(nodeOf(event).res)));
+    const body = JSON.stringify(errorBody(path, known, requestIdOf(res)));
     return new Response(body, {
       status: known.status,
       headers: { ...known.headers, 'content-type': 'application/json' },
@@ -53,32 +58,50 @@ export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>
     return principal;
   }
 
-  function callOf(event: H3Event, principal: Principal): Call {
+  /** What is not there is nobody's business who was not let in, however the path is spelled. */
+  function missing(event: H3Event, error: ApiError): Response {
+    const path = decoded(event.url.pathname);
+    try {
+      if (isUnder(path, '/api') || isUnder(path, '/v1')) guest(event, isOpen(path) ? 'open' : 'signed-in');
+      return failed(event, error);
+    } catch (refusal) {
+      return failed(event, refusal);
+    }
+  }
+
+  function callOf(event: H3Event, principal: Principal, access: Access): Call {
     const params = Object.fromEntries(
       Object.entries(event.context.params ?? {}).map(([name, value]) => [name, decoded(value)]),
     );
     const { req, res } = nodeOf(event);
     // Bodies of routes that take none are judged all the same.
     refuseMedia(req, true);
+    const recheck = () => gate.recheck(principal, access);
     return {
       params,
       query: event.url.searchParams,
       principal,
-      actor: actorOf(principal, deps.addressOf(req)),
+      actor: actorOf(principal, deps.addressOf(req), recheck),
       secure: deps.isSecure(req),
       req,
       res,
-      json: () => jsonOf(req, res),
+      json: async () => {
+        const body = await jsonOf(req, res, access === 'open' ? MOST_BYTES_OF_STRANGERS : MOST_BYTES);
+        recheck();
+        return body;
+      },
     };
   }
 
+  const openPaths = new Set(routes.filter(({ access }) => access === 'open').map(({ path }) => path));
+  const isOpen = (path: string) => openPaths.has(path);
   const allowed = new Map<string, string[]>();
   for (const { method, path } of doorways(routes)) allowed.set(path, [...(allowed.get(path) ?? []), method]);
   for (const route of routes) {
     app.on(route.method, route.path, async (event) => {
       try {
         const principal = guest(event, route.access);
-        return answer(await route.run(callOf(event, principal)), nodeOf(event).res);
+        return answer(await route.run(callOf(event, principal, route.access)), nodeOf(event).res);
       } catch (error) {
         return failed(event, error);
       }
@@ -96,7 +119,7 @@ export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>
   for (const [path, methods] of allowed) {
     app.all(path, (event) => {
       const allow = methods.join(', ');
-      return failed(
+      return missing(
         event,
         new ApiError('method_not_allowed', `${event.req.method} does not work here; ${allow} does`, {
           headers: { allow },
@@ -104,12 +127,12 @@ export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>
       );
     });
   }
-  app.all('/**', (event) => failed(event, new ApiError('not_found', `nothing is at ${event.url.pathname}`)));
+  app.all('/**', (event) => missing(event, new ApiError('not_found', `nothing is at ${event.url.pathname}`)));
   return app;
 }
 
-async function jsonOf(req: IncomingMessage, res: ServerResponse): Promise<unknown> {
-  const body = await readBody(req, res, MOST_BYTES);
+async function jsonOf(req: IncomingMessage, res: ServerResponse, most: number): Promise<unknown> {
+  const body = await readBody(req, res, most);
   if (body.length === 0) throw new ApiError('invalid_json', 'the body is missing');
   if (isDeeper(body, MOST_DEPTH)) {
     throw new ApiError('invalid_json', `the body is nested more than ${MOST_DEPTH} levels deep`);

@@ -13,6 +13,7 @@ import { type FailoverDeps, failoverOf } from './failover.js';
 import { saneRequestId } from './headers.js';
 import { readBody } from './read-body.js';
 import { Reply } from './reply.js';
+import type { Access } from './routes.js';
 
 export const INFERENCE_ROUTES: readonly InferenceRoute[] = [
   { path: '/v1/chat/completions', kind: 'chat_completions', requestType: 'chat' },
@@ -25,6 +26,8 @@ export interface InferenceDeps extends FailoverDeps {
   discovery: Discovery;
   /** Why new requests are refused, if they are. */
   closed: () => ApiError | null;
+  /** Throws unless whoever was let in at the head of the request may still do it. */
+  recheck: (principal: Principal, access: Access) => void;
   addressOf: (req: IncomingMessage) => string | null;
 }
 
@@ -87,19 +90,20 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     res: ServerResponse,
     route: InferenceRoute,
     principal: Principal,
+    access: Access,
     run: (request: ClientRequest, closed: ApiError | null) => Promise<void>,
   ): Promise<void> {
     const identity = identify(req);
     open += 1;
     let request: ClientRequest | undefined;
-    let admitted = false;
+    let release = () => {};
     try {
-      refuseBeyondLimits(principal, identity);
-      admitted = true;
+      release = takePlace(principal, identity);
       // Whoever comes before the door is shut is let in, however long the body takes.
       const closed = deps.closed();
       const body = await readBody(req, res);
-      request = newRequest(req, res, route, principal, identity, body);
+      deps.recheck(principal, access);
+      request = newRequest(req, res, route, principal, identity, body, release);
       refuseForbidden(principal, request.accepted.scanned.model);
       running.add(request);
       await run(request, closed);
@@ -108,7 +112,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       throw error;
     } finally {
       open -= 1;
-      if (admitted && principal.keyId !== null) rateLimits.release(principal.keyId);
+      release();
       if (request !== undefined) {
         running.delete(request);
         request.freeBody();
@@ -126,9 +130,9 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     res.setHeader('x-troupe-overhead-ms', (clock.mono() - startedAt).toFixed(2));
   }
 
-  /** Takes the key's place for the request, or says when to come back. */
-  function refuseBeyondLimits({ keyId, rateLimit }: Principal, { acceptedAt, startedAt }: Identity): void {
-    if (keyId === null || rateLimit === null) return;
+  /** Takes the key's place for the request, or says when to come back. The answer gives the place back, once. */
+  function takePlace({ keyId, rateLimit }: Principal, { acceptedAt, startedAt }: Identity): () => void {
+    if (keyId === null || rateLimit === null) return NOTHING_TAKEN;
     const spent = () => {
       const { today, month } = books.usage(keyId, localDate(acceptedAt));
       return {
@@ -138,6 +142,11 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     };
     const refusal = rateLimits.admit(keyId, rateLimit, spent, startedAt, acceptedAt);
     if (refusal !== null) throw overLimit(refusal);
+    let taken = true;
+    return () => {
+      if (taken) rateLimits.release(keyId);
+      taken = false;
+    };
   }
 
   function limitHeaders({ keyId, rateLimit }: Principal): string[] {
@@ -152,6 +161,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     principal: Principal,
     identity: Identity,
     body: Buffer,
+    release: () => void,
   ): ClientRequest {
     const scanned = scan(body);
     const { rawHeaders } = req;
@@ -170,6 +180,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       clientIp,
       rawHeaders,
       principal,
+      release,
       key: () => keyOf(principal, req),
     });
     request.reply = new Reply(req, res, {
@@ -215,7 +226,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
 
   return {
     handle(req, res, route, principal) {
-      return admit(req, res, route, principal, async (request, closed) => {
+      return admit(req, res, route, principal, 'openai.inference', async (request, closed) => {
         if (closed !== null) {
           failover.finish(request, { how: 'broken', status: closed.status, error: closed.message });
           throw closed;
@@ -230,18 +241,25 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     },
 
     tryOut(req, res, endpointId, principal) {
-      return admit(req, res, INFERENCE_ROUTES[0] as InferenceRoute, principal, async (request, closed) => {
-        if (house.roster.config(endpointId) === undefined) {
-          throw new ApiError('not_found', `no endpoint has the id ${endpointId}`);
-        }
-        if (closed !== null) throw closed;
-        if (req.socket.destroyed) return;
-        const { model } = request.accepted.scanned;
-        const place = house.catalogue.places(model).find((one) => one.endpointId === endpointId);
-        const modelId = place?.modelId ?? model;
-        const candidate = house.catalogue.candidate({ endpointId, modelId }, clock.mono());
-        await whileThere(request, () => failover.tryOut(request, candidate));
-      });
+      return admit(
+        req,
+        res,
+        INFERENCE_ROUTES[0] as InferenceRoute,
+        principal,
+        'endpoints.manage',
+        async (request, closed) => {
+          if (house.roster.config(endpointId) === undefined) {
+            throw new ApiError('not_found', `no endpoint has the id ${endpointId}`);
+          }
+          if (closed !== null) throw closed;
+          if (req.socket.destroyed) return;
+          const { model } = request.accepted.scanned;
+          const place = house.catalogue.places(model).find((one) => one.endpointId === endpointId);
+          const modelId = place?.modelId ?? model;
+          const candidate = house.catalogue.candidate({ endpointId, modelId }, clock.mono());
+          await whileThere(request, () => failover.tryOut(request, candidate));
+        },
+      );
     },
 
     get open() {
@@ -283,6 +301,7 @@ function scan(body: Buffer): RequestBody {
 }
 
 const NO_HEADERS: string[] = [];
+const NOTHING_TAKEN = () => {};
 
 /** A model that the key may not use is refused whether it exists or not. */
 function refuseForbidden({ models }: Principal, model: string): void {

@@ -3,6 +3,8 @@ import type { LookupFunction } from 'node:net';
 import { isAllowedAddress } from './allowed-address.js';
 
 const KEEP_MS = 30_000;
+/** Past so many names those that are no longer kept are forgotten. */
+const MOST_KEPT = 1000;
 /** `getaddrinfo` shares four threads with SQLite and files: dead names must not take them all. */
 const AT_ONCE = 2;
 
@@ -51,6 +53,8 @@ export function cachedLookup(mono: () => number, resolve: Resolve = resolveAll):
     if (known !== undefined && known.until > now) return known.found;
     const found = start(host);
     const entry = { until: Number.POSITIVE_INFINITY, found };
+    if (entries.size > MOST_KEPT)
+      for (const [name, { until }] of entries) if (until <= now) entries.delete(name);
     entries.set(host, entry);
     const keep = () => {
       entry.until = mono() + KEEP_MS;

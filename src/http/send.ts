@@ -36,3 +36,21 @@ export function decoded(text: string): string {
 export function requestIdOf(res: ServerResponse): string {
   return String(res.getHeader('x-request-id') ?? '');
 }
+
+/** Whether a path is `top` or below it. */
+export function isUnder(path: string, top: string): boolean {
+  return path.startsWith(top) && (path.length === top.length || path[top.length] === '/');
+}
+
+/** So long the rest of a body that nobody reads may take, ms. */
+const REST_MS = 5000;
+
+/** A body that is still on its way when its answer is out gets a moment, so that the client reads the answer. */
+export function letGo(req: IncomingMessage, res: ServerResponse): void {
+  if (req.complete) return;
+  res.on('finish', () => {
+    setTimeout(() => {
+      if (!req.complete) req.socket.destroy();
+    }, REST_MS).unref();
+  });
+}

@@ -91,8 +91,6 @@ export interface OpenReport {
   mode: 'read-write' | 'read-only';
   /** Tables that were missing in a store that had others, made again empty. */
   recreated: string[];
-  /** The file before this one was damaged, and what is here is what could be read of it. */
-  salvaged: boolean;
   warnings: string[];
 }
 

@@ -19,7 +19,24 @@ interface AuditRow {
 
 /** The next line of the chain; within the transaction of what it tells of. */
 export async function appendAudit(db: Database, entry: AuditEntry): Promise<void> {
-  const head = await db.get<{ id: number; hash: string }>('SELECT id, hash FROM audit_head');
+  const head = await db.get<Head>('SELECT id, hash FROM audit_head');
+  const last = head ?? (await db.get<Head>('SELECT id, hash FROM audit_log ORDER BY id DESC LIMIT 1'));
+  if (head === undefined && last !== undefined) {
+    // Damage took it, or somebody: the log goes on and says so.
+    const lost = { actor: 'troupe', actorType: 'system', action: 'audit.head_lost', target: null } as const;
+    await appendAfter(db, last, { ...lost, at: entry.at, clientIp: null, detail: {} });
+    await appendAudit(db, entry);
+    return;
+  }
+  await appendAfter(db, last, entry);
+}
+
+interface Head {
+  id: number;
+  hash: string;
+}
+
+async function appendAfter(db: Database, head: Head | undefined, entry: AuditEntry): Promise<void> {
   const record: AuditRecord = { ...entry, id: (head?.id ?? 0) + 1 };
   const hash = chainHash(head?.hash ?? CHAIN_START, record);
   await db.run(
@@ -100,7 +117,7 @@ async function walk(db: Database): Promise<AuditVerdict> {
     }
     if (rows.length < PAGE_ROWS) break;
   }
-  const head = await db.get<{ id: number; hash: string }>('SELECT id, hash FROM audit_head');
+  const head = await db.get<Head>('SELECT id, hash FROM audit_head');
   const isWhole = head === undefined ? id === 0 : head.id === id && head.hash === before;
   if (isWhole) return { valid: true, checked: id, firstBad: null };
   return { valid: false, checked: id, firstBad: (head?.id ?? 0) > id ? id + 1 : Math.max(1, id) };

@@ -65,10 +65,11 @@ export async function readEndpoints(db: Database): Promise<StoredEndpoint[]> {
       notes: row.notes,
       maxConcurrency: row.max_concurrency,
       deadlines: JSON.parse(row.deadlines) as EndpointDeadlines,
-      tlsCa: row.tls_ca,
+      // A file of an earlier version that cannot be written has no such columns.
+      tlsCa: row.tls_ca ?? null,
       registeredAt: row.registered_at,
     },
-    sealed: row.secrets,
+    sealed: row.secrets ?? null,
     clear:
       row.api_key === null && row.headers === '{}'
         ? null
@@ -342,8 +343,8 @@ function recordOf(row: RequestRow): RequestRecord {
     requestType: row.request_type,
     model: row.model,
     clientIp: row.client_ip,
-    keyId: row.key_id,
-    userId: row.user_id,
+    keyId: row.key_id ?? null,
+    userId: row.user_id ?? null,
     acceptedAt: row.accepted_at,
     completedAt: row.completed_at,
     durationMs: row.duration_ms,

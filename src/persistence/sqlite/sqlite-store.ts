@@ -1,5 +1,7 @@
 import { access, constants, stat } from 'node:fs/promises';
 import type { Database } from 'sqlite';
+import { auditEntry } from '../../access/changes.js';
+import { SYSTEM } from '../../access/principal.js';
 import type { Block } from '../../actors/blocks.js';
 import type { AccessStore, AuditEntry } from '../access-store.js';
 import { type EndpointConfig, type OpenReport, type Store, StoreError } from '../store.js';
@@ -63,6 +65,8 @@ export class SqliteStore implements Store {
   #heavy: Promise<unknown> = Promise.resolve();
   #trouble: StoreError | null = null;
   #dirty = false;
+  /** The file is from a version that stored secrets as they were. */
+  #heldClearSecrets = false;
   /** Up to this row decisions are trimmed; null before the first time. */
   #trimmedTo: number | null = null;
 
@@ -128,6 +132,7 @@ export class SqliteStore implements Store {
     this.#change(audit, (writer) =>
       writer.run(
         `UPDATE endpoints SET name = ?2, base_url = ?3, secrets = CASE WHEN ?12 THEN ?4 ELSE secrets END,
+           api_key = CASE WHEN ?12 THEN NULL ELSE api_key END, headers = CASE WHEN ?12 THEN '{}' ELSE headers END,
            health_interval_ms = ?5,
            inference_timeout_secs = ?6, notes = ?7, max_concurrency = ?8, deadlines = ?9, tls_ca = ?10,
            health = coalesce(?11, health),
@@ -150,7 +155,7 @@ export class SqliteStore implements Store {
     );
 
   async sealSecrets(sealed: Map<string, string>): Promise<void> {
-    if (sealed.size === 0) return;
+    if (sealed.size === 0 && !this.#heldClearSecrets) return;
     await this.#write(({ writer }) =>
       transaction(writer, async () => {
         for (const [id, text] of sealed) {
@@ -162,8 +167,13 @@ export class SqliteStore implements Store {
         }
       }),
     );
-    // The log of writes still has the old pages.
-    await this.#write(({ writer }) => writer.get('PRAGMA wal_checkpoint(TRUNCATE)'));
+    await this.#write(async ({ writer }) => {
+      // Pages that were freed before they were overwritten still hold secrets, and so does the log of writes.
+      await writer.exec('VACUUM');
+      const result = await writer.get<{ busy: number }>('PRAGMA wal_checkpoint(TRUNCATE)');
+      if (result?.busy === 1) throw new StoreError('busy', 'the database is being read');
+      this.#heldClearSecrets = false;
+    });
   }
 
   dailyStats: Store['dailyStats'] = (id, from, before) =>
@@ -290,6 +300,8 @@ export class SqliteStore implements Store {
       // What is missing is made as it was, before the migrations change it.
       recreated = await makeMissing(writer, version);
       if (version < MIGRATIONS.length) await migrate(writer);
+      if (version > 0 && version < FIRST_SEALED) this.#heldClearSecrets = true;
+      if (salvaged || recreated.some((table) => OF_USERS.has(table))) await this.#tellOfLoss(writer);
     } catch (error) {
       await writer.close().catch(() => {});
       throw error;
@@ -305,7 +317,13 @@ export class SqliteStore implements Store {
       checkpointer: await openReadWrite(this.#file),
     };
     this.#onWriter(writer);
-    return { mode: 'read-write', recreated, salvaged, warnings };
+    return { mode: 'read-write', recreated, warnings };
+  }
+
+  /** A store that had users and may have lost them is no new one, now or later. */
+  async #tellOfLoss(writer: Database): Promise<void> {
+    const entry = auditEntry(this.#now(), SYSTEM, 'store.users_lost', null, {});
+    await transaction(writer, () => appendAudit(writer, entry));
   }
 
   /** A writer on a file that reads as it should; a damaged one is set aside, what is readable comes over. */
@@ -356,7 +374,7 @@ export class SqliteStore implements Store {
       }
     }
     this.#handles = handles;
-    return { mode: 'read-only', recreated: [], salvaged: false, warnings };
+    return { mode: 'read-only', recreated: [], warnings };
   }
 
   async #closeHandles(): Promise<void> {
@@ -462,6 +480,9 @@ function configValues(config: EndpointConfig, sealed: string | null): (string | 
   ];
 }
 
+/** The first version of the file in which secrets are sealed. */
+const FIRST_SEALED = 3;
+const OF_USERS = new Set(['users', 'audit_log', 'audit_head']);
 const MOVED = 'the database file was moved away';
 const READ_ONLY = 'the data directory cannot be written: nothing is saved until it can';
 
