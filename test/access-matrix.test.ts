@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { expect, test } from 'vitest';
 import type { Clock } from '../src/clock.js';
 import { dial, rawRequest } from './support/clients.js';
-import { type LocalServer, startLocal, TEST_KEY, until } from './support/server.js';
+import { type LocalServer, pause, startLocal, TEST_KEY, until } from './support/server.js';
 
 const PERMISSIONS = [
   'openai.inference',
@@ -172,8 +172,11 @@ async function openHouse(): Promise<House> {
   const viewer = (await server.send('POST', '/api/users', { username: 'viewer', role: 'viewer' })).json;
   const expired = await key(PERMISSIONS, { expires_at: new Date(Date.now() + 3_600_000).toISOString() });
   const revoked = await key(PERMISSIONS);
+  // Both were good once, and known as such.
+  for (const { headers } of [expired, revoked]) {
+    expect((await server.get('/api/users', headers)).status).toBe(200);
+  }
   expect((await server.send('DELETE', `/api/api-keys/${revoked.id}`)).status).toBe(204);
-  for (const { headers } of [expired]) expect((await server.get('/api/users', headers)).status).toBe(200);
   later = 2 * 3_600_000;
   const all = await key(PERMISSIONS);
   const singles = await Promise.all(PERMISSIONS.map(async (one) => ({ one, ...(await key([one])) })));
@@ -202,6 +205,14 @@ async function openHouse(): Promise<House> {
     },
     { name: 'a garbage x-api-key', headers: async () => ({ 'x-api-key': `sk_${randomUUID()}` }), ...nobody },
     { name: 'a garbage cookie', headers: always({ cookie: 'troupe_session=ts_x', origin }), ...nobody },
+    {
+      name: 'a key in the place of the cookie',
+      headers: always({
+        cookie: `troupe_session=${all.headers.authorization.slice('Bearer '.length)}`,
+        origin,
+      }),
+      ...nobody,
+    },
     { name: 'an expired key', headers: always(expired.headers), ...nobody },
     { name: 'a revoked key', headers: always(revoked.headers), ...nobody },
     ...singles.map(
@@ -558,8 +569,8 @@ test('whoever is not let in is told so in the words of the protocol they speak',
   const ask = (path: string, headers: Headers, method = 'GET') =>
     server.send(method, path, undefined, { ...fromElsewhere(), ...headers });
   const shape = (value: object) => Object.keys(value).sort();
-  const viewer = await server.send('POST', '/api/api-keys', { name: 'reads', permissions: ['metrics.read'] });
-  const may = { authorization: `Bearer ${viewer.json.key}` };
+  const key = await server.send('POST', '/api/api-keys', { name: 'little', permissions: ['metrics.read'] });
+  const may = { authorization: `Bearer ${key.json.key}` };
 
   for (const [headers, status, type] of [
     [{ cookie: '' }, 401, 'authentication_error'],
@@ -598,4 +609,44 @@ test('whoever is not let in is told so in the words of the protocol they speak',
     error: { type: 'authentication_error', message: expect.any(String) },
     request_id: anthropic.headers.get('x-request-id'),
   });
+});
+
+test.each([
+  ['made a viewer', 200],
+  ['removed', 204],
+  ['given another password', 200],
+])('an admin who is %s while changing the password stays so', async (what, status) => {
+  // Costly enough that a decision falls while a password is being hashed.
+  const server = await startLocal({ seams: { passwordCost: 15 } });
+  const { user, generated_password: old } = (
+    await server.send('POST', '/api/users', { username: 'second', role: 'admin' })
+  ).json;
+  const logIn = (password: string) =>
+    server.send('POST', '/api/auth/login', { username: 'second', password }, { cookie: '' });
+  const session = { authorization: `Bearer ${(await logIn(old)).json.token}` };
+  const input = { current_password: old, new_password: 'what the second wants' };
+  const changing = server.send('PUT', '/api/auth/change-password', input, session);
+  await pause(50);
+  const path = `/api/users/${user.id}`;
+  const decided =
+    what === 'removed'
+      ? await server.send('DELETE', path)
+      : await server.send(
+          'PUT',
+          path,
+          what === 'made a viewer' ? { role: 'viewer' } : { reset_password: true },
+        );
+  expect(decided.status).toBe(status);
+  const changed = await changing;
+
+  const now = (await server.get('/api/users')).json.users.find(({ id }: { id: string }) => id === user.id);
+  expect(now?.role).toBe(what === 'removed' ? undefined : what === 'made a viewer' ? 'viewer' : 'admin');
+  const stillManages = await server.get('/api/users', {
+    authorization: `Bearer ${changed.json.token ?? 'none'}`,
+  });
+  expect(stillManages.status).not.toBe(200);
+  if (what === 'given another password') {
+    expect((await logIn(decided.json.generated_password)).status).toBe(200);
+    expect((await logIn('what the second wants')).status).toBe(401);
+  }
 });

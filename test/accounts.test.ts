@@ -178,6 +178,25 @@ test('after ten failures in a minute an account waits for that address, a sessio
   expect((await tryLogIn(server, 'admin', PASSWORD)).status).toBe(200);
 });
 
+test('from the hundredth unknown key in a minute an address is told to wait, and who is known is not', async () => {
+  const moved = { ms: 0 };
+  const server = await start({ seams: { clock: movedBy(moved) } });
+  const token = await logIn(server);
+  const guess = (i: number) => server.get('/v1/models', bearer(`sk_guess_${i}`));
+  for (let i = 1; i < 100; i += 1) {
+    const reply = await guess(i);
+    expect([i, reply.status, reply.json.error.code]).toEqual([i, 401, 'invalid_api_key']);
+    expect(reply.headers.get('www-authenticate')).toContain('Bearer');
+  }
+  const refused = await guess(100);
+  expect([refused.status, refused.json.error.code]).toEqual([429, 'too_many_attempts']);
+  expect(Number(refused.headers.get('retry-after'))).toBeGreaterThanOrEqual(1);
+  expect(await isLetIn(server, token)).toBe(true);
+  expect((await server.get('/v1/models')).status).toBe(200);
+  moved.ms = 60_001;
+  expect((await guess(101)).status).toBe(401);
+});
+
 test('the cookies are for TLS alone where a trusted proxy says the client speaks it, and only then', async () => {
   const https = { 'x-forwarded-proto': 'https' };
   const isSecure = (cookie: string) => cookie.split('; ').includes('Secure');
@@ -598,6 +617,10 @@ test('while the store is away who is known is let in, logging in works, and chan
     await change('POST', '/api/users', { username: 'bob', role: 'viewer' }),
     await change('DELETE', `/api/users/${ann.id}`),
     await change('PUT', `/api/users/${ann.id}`, { reset_password: true }),
+    await change('PUT', '/api/auth/change-password', {
+      current_password: PASSWORD,
+      new_password: 'quite another one',
+    }),
   ]) {
     expectError(reply, 503, 'store_unavailable');
     expect(reply.headers.get('retry-after')).not.toBeNull();

@@ -61,6 +61,8 @@ export function frontDoor(deps: AppDeps): RequestListener {
 
   function serve(req: IncomingMessage, res: ServerResponse): void {
     const path = pathOf(req);
+    // The URL that h3 makes of it would be none.
+    if (!isHost(req.headers.host)) throw new ApiError('invalid_request', 'the Host header names no host');
     if (!LIVENESS.has(path)) refuseAtOnce(req, deps);
     const isApi = isUnder(path, '/api');
     const isV1 = !isApi && isUnder(path, '/v1');
@@ -138,10 +140,20 @@ function refuseAtOnce(req: IncomingMessage, { starting, isOpen }: AppDeps): void
   }
 }
 
+let lastGood: string | undefined;
+
+/** Clients come again and again under the same name. */
+function isHost(host: string | undefined): boolean {
+  if (host === lastGood) return true;
+  if (host !== undefined && !URL.canParse(`http://${host}`)) return false;
+  lastGood = host;
+  return true;
+}
+
 let lastHost: string | undefined;
 let lastVerdict = false;
 
-/** Clients come again and again under the same name. */
+/** Whether it is a name of this machine. */
 function isOurs(host: string | undefined): boolean {
   if (host !== lastHost) {
     lastVerdict = isLoopback(hostName(host));

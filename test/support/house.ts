@@ -161,7 +161,6 @@ export class MemoryStore implements Store {
   open = async (): Promise<OpenReport> => ({
     mode: 'read-write',
     recreated: [],
-    salvaged: false,
     warnings: [],
   });
   requests = async () => ({ records: this.rows, total: this.rows.length, capped: false });

@@ -350,5 +350,5 @@ export const auditPage = z.strictObject({
 export const auditVerdict = z.strictObject({
   valid: z.boolean(),
   checked: count,
-  first_bad: int.min(1).nullable(),
+  first_bad: int.nullable(),
 });
