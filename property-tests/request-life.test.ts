@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 import { type SimulatedEngine, startSimulatedEngine } from '../src/demo/simulated-engine.js';
 import type { Fault } from '../src/demo/simulated-faults.js';
 import { chatBody } from '../test/support/clients.js';
-import { type Api, type LocalServer, pause, startLocal, until } from '../test/support/server.js';
+import { type Api, type LocalServer, pause, startLocal, TEST_KEY, until } from '../test/support/server.js';
 
 const CHAT = '/v1/chat/completions';
 const ENV = {
@@ -282,7 +282,7 @@ function ask(url: string, id: string, one: Asked): Promise<Told> {
   return new Promise((resolve) => {
     const sent = request(url + CHAT, {
       method: 'POST',
-      headers: { 'content-type': 'application/json', 'x-request-id': id },
+      headers: { 'content-type': 'application/json', 'x-request-id': id, 'x-api-key': TEST_KEY },
       agent: new Agent({ keepAlive: false }),
     });
     const leave = () => {

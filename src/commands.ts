@@ -36,6 +36,7 @@ export async function runAccessCommand(argv: string[], env: NodeJS.ProcessEnv): 
       if (subject === undefined) throw new ConfigError('keys create: say what the key is called');
       return onDataDir(values, env, (desk) => createKey(desk, subject, values));
     case 'keys list':
+      if (subject !== undefined) throw new ConfigError(`keys list: ${subject} is too much`);
       return onDataDir(values, env, ({ directory }) => Promise.resolve(keyTable(directory.keys())));
     case 'keys revoke':
       if (subject === undefined)

@@ -241,7 +241,7 @@ function originsOf(env: NodeJS.ProcessEnv): string[] {
     try {
       // As browsers write it: lower case, without a default port.
       const { origin: written } = new URL(origin);
-      if (written !== 'null' && /^https?:\/\/[^/]+\/?$/i.test(origin)) return written;
+      if (written !== 'null' && /^https?:\/\/[^/@*]+\/?$/i.test(origin)) return written;
     } catch {
       // Said below.
     }

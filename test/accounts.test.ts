@@ -635,6 +635,28 @@ test('while the store is away who is known is let in, logging in works, and chan
   await until(async () => (await change('POST', OWN, { name: 'another' })).status === 201);
 });
 
+test.each([
+  ['once the store is back', true],
+  ['even where the server ends as soon as the store is back', false],
+])(
+  'a log-out while the store is away is not forgotten: it is written %s',
+  async (_, waits) => {
+    const first = await start();
+    const [token, other] = [await logIn(first), await logIn(first)];
+    const unlock = await lockStore(first.dataDir);
+    await first.send('POST', '/api/auth/logout', undefined, bearer(token));
+    expect(await isLetIn(first, token)).toBe(false);
+    await unlock();
+    const outs = async () => (await first.get('/api/dashboard/audit-logs?action=auth.logout')).json.total;
+    if (waits) await until(async () => (await outs()) === 1, 90_000, 'the line of the log-out');
+    await first.server.stop();
+    const second = await start({ dataDir: first.dataDir });
+    expect(await isLetIn(second, token)).toBe(false);
+    expect(await isLetIn(second, other)).toBe(true);
+  },
+  120_000,
+);
+
 // API keys.
 
 test('a new key may do inference and read models, is told once, and is never listed', async () => {

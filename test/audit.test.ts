@@ -265,7 +265,7 @@ test('what was refused changed nothing and has no line', async () => {
 
 test('the log is read newest first, in pages, by actor, action and time', async () => {
   let now = Date.UTC(2026, 2, 1, 12);
-  const server = await start({ seams: { clock: { now: () => now, mono: () => performance.now() } } });
+  const server = await start({ seams: { clock: { now: () => now, mono: () => now } } });
   for (let i = 0; i < 7; i += 1) {
     now += 60_000;
     await tryLogIn(server, 'admin', i % 2 === 0 ? PASSWORD : 'wrong');
@@ -592,7 +592,8 @@ test('whatever one field of any line is set to, it is found at that line', async
       fc.pre(await tamper(id, column, value));
       const { valid, firstBad } = await verifyAudits(db);
       expect(valid).toBe(false);
-      expect(firstBad).toBe(id);
+      // One that is numbered below 1 leaves a gap behind and stands before the first: either is where to look.
+      expect(column === 'id' && Number(value) < 1 ? [id, value] : [id]).toContain(firstBad);
     }),
     { numRuns: 300 },
   );

@@ -176,14 +176,20 @@ test('who would wait too long by what is known of the pace is told so at once, a
 
 // Whose turn it is.
 
+async function newKey(server: Queueing, name: string): Promise<string> {
+  return (await server.send('POST', '/api/api-keys', { name })).json.key;
+}
+
 test('keys take turns, and who has one key is served in the order of arrival', async () => {
   const server = await queueing();
   const all = [await hold(server)];
-  const a = { authorization: 'Bearer key-a' };
+  const a = { authorization: `Bearer ${await newKey(server, 'a')}` };
+  const b = { authorization: `Bearer ${await newKey(server, 'b')}` };
+  const c = { 'x-api-key': await newKey(server, 'c') };
   for (const user of ['a1', 'a2', 'a3', 'a4']) all.push(await queued(server, user, a));
-  all.push(await queued(server, 'b1', { authorization: 'Bearer key-b' }));
-  all.push(await queued(server, 'c1', { 'x-api-key': 'key-c' }));
-  all.push(await queued(server, 'b2', { authorization: 'Bearer key-b' }));
+  all.push(await queued(server, 'b1', b));
+  all.push(await queued(server, 'c1', c));
+  all.push(await queued(server, 'b2', b));
   server.box.release();
   expect(new Set(await statusesOf(all))).toEqual(new Set([200]));
   expect(served(server.box)).toEqual(['held', 'a1', 'b1', 'c1', 'a2', 'b2', 'a3', 'a4']);
@@ -323,11 +329,12 @@ test.each([
   const server = await queueing({}, { tamper: { queue: (logic) => throwing(logic, event, counted, when) } });
   const { box } = server;
   const all = [await hold(server)];
+  const keys = [await newKey(server, 'even'), await newKey(server, 'odd')];
   const users = Array.from({ length: 8 }, (_, index) => `user ${index}`);
   const gone = startRequest(server.url, CHAT, { body: chatBody(MODEL, { user: 'gone' }) });
   await until(async () => (await waitingAt(server)) === 1, 5000, 'the one that will leave');
   for (const [index, user] of users.entries()) {
-    all.push(await queued(server, user, { authorization: `Bearer ${index % 2}` }));
+    all.push(await queued(server, user, { authorization: `Bearer ${keys[index % 2]}` }));
     if (index === 4) gone.destroy();
     if (index === 4) await until(async () => (await waitingAt(server)) === 5, 5000, 'the one that left');
   }

@@ -252,6 +252,12 @@ export function inferenceOf(deps: InferenceDeps): Inference {
             throw new ApiError('not_found', `no endpoint has the id ${endpointId}`);
           }
           if (closed !== null) throw closed;
+          if (deps.vault.isLost(endpointId)) {
+            throw new ApiError(
+              'upstream_unreachable',
+              'the stored key of the endpoint cannot be read: set it again',
+            );
+          }
           if (req.socket.destroyed) return;
           const { model } = request.accepted.scanned;
           const place = house.catalogue.places(model).find((one) => one.endpointId === endpointId);

@@ -1,5 +1,5 @@
 import type { Database } from 'sqlite';
-import { CHAIN_START, chainHash } from '../../access/audit-chain.js';
+import { CHAIN_START, type ChainLine, chainHash } from '../../access/audit-chain.js';
 import type { AuditEntry, AuditFilter, AuditRecord, AuditVerdict } from '../access-store.js';
 
 /** Lines that are read at a time while the chain is verified. */
@@ -37,7 +37,7 @@ interface Head {
 }
 
 async function appendAfter(db: Database, head: Head | undefined, entry: AuditEntry): Promise<void> {
-  const record: AuditRecord = { ...entry, id: (head?.id ?? 0) + 1 };
+  const record: ChainLine = { ...entry, id: (head?.id ?? 0) + 1, detail: JSON.stringify(entry.detail) };
   const hash = chainHash(head?.hash ?? CHAIN_START, record);
   await db.run(
     `INSERT INTO audit_log (id, at, actor, actor_type, action, target, client_ip, detail, hash)
@@ -49,7 +49,7 @@ async function appendAfter(db: Database, head: Head | undefined, entry: AuditEnt
     record.action,
     record.target,
     record.clientIp,
-    JSON.stringify(record.detail),
+    record.detail,
     hash,
   );
   await db.run(
@@ -110,7 +110,7 @@ async function walk(db: Database): Promise<AuditVerdict> {
       PAGE_ROWS,
     );
     for (const row of rows) {
-      const isNext = row.id === id + 1 && row.hash === hashOf(before, row);
+      const isNext = row.id === id + 1 && row.hash === chainHash(before, lineOf(row));
       if (!isNext) return { valid: false, checked: id, firstBad: id + 1 };
       before = row.hash;
       id = row.id;
@@ -118,21 +118,17 @@ async function walk(db: Database): Promise<AuditVerdict> {
     if (rows.length < PAGE_ROWS) break;
   }
   const head = await db.get<Head>('SELECT id, hash FROM audit_head');
+  if (head !== undefined && head.id > id) return { valid: false, checked: id, firstBad: id + 1 };
+  // The first line is number 1: nothing was ever written before it.
+  const foreign = await db.get<{ id: number }>('SELECT id FROM audit_log WHERE id < 1 ORDER BY id LIMIT 1');
+  if (foreign !== undefined) return { valid: false, checked: id, firstBad: foreign.id };
   const isWhole = head === undefined ? id === 0 : head.id === id && head.hash === before;
-  if (isWhole) return { valid: true, checked: id, firstBad: null };
-  return { valid: false, checked: id, firstBad: (head?.id ?? 0) > id ? id + 1 : Math.max(1, id) };
+  return isWhole
+    ? { valid: true, checked: id, firstBad: null }
+    : { valid: false, checked: id, firstBad: Math.max(1, id) };
 }
 
-function hashOf(before: string, row: AuditRow): string | null {
-  try {
-    return chainHash(before, recordOf(row));
-  } catch {
-    // A detail that is no JSON any more was changed.
-    return null;
-  }
-}
-
-function recordOf(row: AuditRow): AuditRecord {
+function lineOf(row: AuditRow): ChainLine {
   return {
     id: row.id,
     at: row.at,
@@ -141,6 +137,19 @@ function recordOf(row: AuditRow): AuditRecord {
     action: row.action,
     target: row.target,
     clientIp: row.client_ip,
-    detail: JSON.parse(row.detail) as object,
+    detail: row.detail,
   };
+}
+
+function recordOf(row: AuditRow): AuditRecord {
+  return { ...lineOf(row), detail: detailOf(row.detail) };
+}
+
+/** One that somebody has changed must not hide the other lines. */
+function detailOf(text: string): object {
+  try {
+    return JSON.parse(text) as object;
+  } catch {
+    return { unreadable: text };
+  }
 }
