@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { randomUUID } from 'node:crypto';
+import { existsSync, realpathSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
@@ -443,6 +444,12 @@ async function serve(config: Config): Promise<void> {
   server.failed.then(finish);
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  await main(process.argv.slice(2), process.env);
+/** Also through a link, as an installed command is one. */
+function isEntry(): boolean {
+  const [, entry] = process.argv;
+  return (
+    entry !== undefined && existsSync(entry) && import.meta.url === pathToFileURL(realpathSync(entry)).href
+  );
 }
+
+if (isEntry()) await main(process.argv.slice(2), process.env);

@@ -1,6 +1,10 @@
-import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { expect, onTestFinished, test } from 'vitest';
 import { fromPromise } from 'xstate';
 import type { Seams } from '../src/server.js';
@@ -129,6 +133,14 @@ test('without access control TROUPE_HOST outside of loopback is refused', async 
     '0.0.0.0',
   );
   expect(existsSync(dataDir)).toBe(false);
+});
+
+test('a link to the server is the server', async () => {
+  const link = join(mkdtempSync(join(tmpdir(), 'troupe-test-')), 'troupe');
+  const target = fileURLToPath(new URL('../dist/server.js', import.meta.url));
+  symlinkSync(target, link);
+  const run = await promisify(execFile)(process.execPath, [link, '--version']);
+  expect(run.stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
 });
 
 test('a taken port is refused, and nothing is on disk', async () => {
