@@ -36,7 +36,7 @@ export function emptyOwnerUsage(ownerId: string, date: string): OwnerUsage {
 }
 
 /** Adds `from` to `to`, in place. */
-export function addUsage(to: Usage, from: Usage): void {
+function addUsage(to: Usage, from: Usage): void {
   to.requests += from.requests;
   to.errors += from.errors;
   to.inputTokens += from.inputTokens;
