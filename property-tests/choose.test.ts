@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { type Candidate, choose, loadOf } from '../src/machines/choose.js';
+import { type Candidate, loadOf } from '../src/machines/candidate.js';
+import { choose } from '../src/machines/choose.js';
 
 const STATUSES = ['pending', 'online', 'offline', 'error', 'draining', 'quarantined'] as const;
 
@@ -10,6 +11,10 @@ const PLAIN: Candidate = {
   status: 'online',
   active: 0,
   maxConcurrency: null,
+  weight: 1,
+  priority: 0,
+  tps: null,
+  turn: 0,
   circuit: 'closed',
   onTrial: false,
   freshFailureRate: 0,
@@ -87,6 +92,11 @@ const anyone: fc.Arbitrary<Omit<Candidate, 'endpointId' | 'modelId'>> = fc.recor
   ),
   active: fc.nat(3),
   maxConcurrency: fc.oneof(fc.constant(null), fc.integer({ min: 1, max: 3 })),
+  // Weights, priorities, rates and turns have laws of their own, in policies.test.ts.
+  weight: fc.constant(1),
+  priority: fc.constant(0),
+  tps: fc.constant(null),
+  turn: fc.constant(0),
   circuit: fc.oneof(
     { weight: 3, arbitrary: fc.constant('closed' as const) },
     { weight: 2, arbitrary: fc.constantFrom('open' as const, 'half_open' as const) },

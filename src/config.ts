@@ -3,6 +3,7 @@ import { isAbsolute, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { parseTrusted } from './http/client-address.js';
 import { normaliseUrl } from './http/endpoint-input.js';
+import { POLICIES, type PolicyName } from './machines/policies.js';
 
 export interface NamedUrl {
   name: string;
@@ -53,6 +54,7 @@ export interface Config {
   shutdownGraceMs: number;
   deadlines: Deadlines;
   queue: QueueLimits;
+  policy: PolicyName;
   access: AccessConfig;
 }
 
@@ -87,6 +89,7 @@ Options (and their environment variables)
   --data-dir DIR        TROUPE_DATA_DIR      where troupe.db lives (./data)
   --endpoint NAME=URL   TROUPE_ENDPOINTS     registered at start; repeatable, comma separated in the variable
   --demo                TROUPE_DEMO=1        three simulated engines on a fresh temporary data dir
+  --policy NAME         TROUPE_POLICY        ${Object.keys(POLICIES).join(', ')} (least-busy)
   --log-level LEVEL     TROUPE_LOG_LEVEL     ${LOG_LEVELS.join(', ')} (info)
   --tls-cert FILE       TROUPE_TLS_CERT      serve HTTPS with this certificate (PEM); read again when it changes
   --tls-key FILE        TROUPE_TLS_KEY       and this private key
@@ -151,6 +154,7 @@ export function readConfig(argv: string[], env: NodeJS.ProcessEnv): Command {
       maxPerKey: number('TROUPE_QUEUE_MAX_PER_KEY', env, shareOf(queueMax), 0, 1_000_000),
       timeoutMs: number('TROUPE_QUEUE_TIMEOUT_MS', env, 60_000, 0, MOST_MS),
     },
+    policy: policyOf(values.policy, env),
     access: accessOf(values, env, host),
   };
   return { run: values.check ? 'check' : 'serve', config };
@@ -185,6 +189,7 @@ function readOptions(argv: string[]) {
         endpoint: { type: 'string', multiple: true },
         demo: { type: 'boolean' },
         'log-level': { type: 'string' },
+        policy: { type: 'string' },
         'tls-cert': { type: 'string' },
         'tls-key': { type: 'string' },
         'trust-proxy': { type: 'string' },
@@ -286,6 +291,13 @@ function logLevelOf(option: string | undefined, env: NodeJS.ProcessEnv): string 
   if (LOG_LEVELS.includes(level)) return level;
   const name = option === undefined ? 'TROUPE_LOG_LEVEL' : '--log-level';
   throw new ConfigError(`${name} ${JSON.stringify(level)}: one of ${LOG_LEVELS.join(', ')}`);
+}
+
+function policyOf(option: string | undefined, env: NodeJS.ProcessEnv): PolicyName {
+  const policy = option ?? env.TROUPE_POLICY ?? 'least-busy';
+  if (Object.hasOwn(POLICIES, policy)) return policy as PolicyName;
+  const name = option === undefined ? 'TROUPE_POLICY' : '--policy';
+  throw new ConfigError(`${name} ${JSON.stringify(policy)}: one of ${Object.keys(POLICIES).join(', ')}`);
 }
 
 function endpointsOf(options: string[] | undefined, env: NodeJS.ProcessEnv): NamedUrl[] {

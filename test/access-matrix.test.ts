@@ -51,6 +51,7 @@ const NEEDS: Record<string, Need> = {
   'GET /api/dashboard/request-responses': 'dashboard.read',
   'GET /api/dashboard/request-responses/:id': 'dashboard.read',
   'GET /api/dashboard/requests/live': 'dashboard.read',
+  'POST /api/dashboard/explain': 'dashboard.read',
   'GET /api/dashboard/actors': 'dashboard.read',
   'GET /api/dashboard/actors/:id': 'dashboard.read',
   'GET /api/dashboard/machines': 'dashboard.read',

@@ -85,6 +85,8 @@ test.each([
   [['--port=-1'], {}, '--port'],
   [['--port', 'http'], {}, '--port'],
   [['--log-level', 'loud'], {}, '--log-level'],
+  [['--policy', 'best'], {}, '--policy'],
+  [[], { TROUPE_POLICY: 'constructor' }, 'TROUPE_POLICY'],
   [['--endpoint', 'http://127.0.0.1:1'], {}, '--endpoint'],
   [['--endpoint', 'box=ftp://127.0.0.1'], {}, '--endpoint'],
   [['--endpoint', 'box=http://u:p@127.0.0.1'], {}, '--endpoint'],

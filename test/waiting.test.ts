@@ -4,7 +4,7 @@ import type { Catalogue } from '../src/actors/catalogue.js';
 import type { System } from '../src/actors/names.js';
 import type { Roster } from '../src/actors/roster.js';
 import { type Waiter, WaitingRoom } from '../src/actors/waiting.js';
-import type { Candidate } from '../src/machines/choose.js';
+import type { Candidate } from '../src/machines/candidate.js';
 import { queueLogic } from '../src/machines/queue.js';
 import { chatBody, rawRequest } from './support/clients.js';
 import { engine, pause, startLocal } from './support/server.js';
@@ -15,6 +15,10 @@ const PLAIN: Candidate = {
   status: 'online',
   active: 1,
   maxConcurrency: 1,
+  weight: 1,
+  priority: 0,
+  tps: null,
+  turn: 0,
   circuit: 'closed',
   onTrial: false,
   failureRate: 0,
@@ -35,6 +39,7 @@ function room(...ids: string[]) {
     system: () => ({ get: () => actor }) as unknown as System,
     mono: () => clock.now,
     random: () => 0.999,
+    policy: 'least-busy',
   });
   const log: string[] = [];
   let serial = 0;

@@ -1,14 +1,24 @@
 import type { Vault } from '../access/vault.js';
-import type { Candidate } from '../machines/choose.js';
+import type { Candidate } from '../machines/candidate.js';
 import { failureRate, freshFailureRate, NEW_CIRCUIT, worse } from '../machines/circuit.js';
 import { ofModel } from '../machines/endpoint.js';
 import type { LeaseTable } from './leases.js';
 import type { Roster } from './roster.js';
+import type { Turns } from './turns.js';
 
 /** Where a model lives: an endpoint and the name it has there. */
 export interface Place {
   endpointId: string;
   modelId: string;
+}
+
+export interface CatalogueDeps {
+  roster: Roster;
+  leases: LeaseTable;
+  vault: Vault;
+  turns: Turns;
+  /** Tokens per second of a place, as far as the policy asks for it. */
+  tps: (place: Place) => number | null;
 }
 
 export interface Catalogue {
@@ -23,7 +33,7 @@ export interface Catalogue {
   touch(): void;
 }
 
-export function catalogueOf(roster: Roster, leases: LeaseTable, vault: Vault): Catalogue {
+export function catalogueOf({ roster, leases, vault, turns, tps }: CatalogueDeps): Catalogue {
   let index: Map<string, Place[]> | undefined;
 
   function places(model: string): readonly Place[] {
@@ -38,6 +48,7 @@ export function catalogueOf(roster: Roster, leases: LeaseTable, vault: Vault): C
 
   function candidate({ endpointId, modelId }: Place, mono: number): Candidate {
     const { circuit, modelCircuits, resting } = roster.facts(endpointId);
+    const config = roster.config(endpointId);
     const there = ofModel(modelCircuits, modelId) ?? NEW_CIRCUIT;
     return {
       endpointId,
@@ -45,7 +56,11 @@ export function catalogueOf(roster: Roster, leases: LeaseTable, vault: Vault): C
       // Without its key there is no use in asking it.
       status: vault.isLost(endpointId) ? 'offline' : roster.status(endpointId),
       active: leases.count(endpointId),
-      maxConcurrency: roster.config(endpointId)?.maxConcurrency ?? null,
+      maxConcurrency: config?.maxConcurrency ?? null,
+      weight: config?.weight ?? 1,
+      priority: config?.priority ?? 0,
+      tps: tps({ endpointId, modelId }),
+      turn: turns.of(modelId, endpointId),
       circuit: worse(circuit.state, there.state),
       onTrial: leases.isOnTrial(endpointId),
       proven: circuit.seen > 0 && circuit.streak === 0 && there.streak === 0,

@@ -21,6 +21,9 @@ export function toldEndpoint(config: EndpointConfig, secrets: EndpointSecrets): 
     inference_timeout_secs: config.inferenceTimeoutSecs,
     notes: config.notes,
     max_concurrency: config.maxConcurrency,
+    weight: config.weight,
+    priority: config.priority,
+    max_context: config.maxContext,
     deadlines: config.deadlines,
     tls_ca: config.tlsCa === null ? null : '(certificate)',
   };

@@ -10,13 +10,14 @@ import { type EndpointContext, endpointMachine, type ProbeInput } from '../machi
 import { endpointsMachine } from '../machines/endpoints.js';
 import { historyLogic } from '../machines/history.js';
 import { ledgerMachine } from '../machines/ledger.js';
+import type { PolicyName } from '../machines/policies.js';
 import { queueLogic } from '../machines/queue.js';
 import { rootMachine } from '../machines/root.js';
 import { tickerMachine } from '../machines/ticker.js';
 import { tpsLogic } from '../machines/tps.js';
 import type { EndpointConfig, Store } from '../persistence/store.js';
 import { type Books, newEndpointSeed } from './books.js';
-import { type Catalogue, catalogueOf } from './catalogue.js';
+import { type Catalogue, catalogueOf, type Place } from './catalogue.js';
 import { withFastPath } from './fast-path.js';
 import { housekeeping } from './housekeeping.js';
 import type { LeaseTable } from './leases.js';
@@ -24,7 +25,8 @@ import { actorNamed, names, type System } from './names.js';
 import { reapOrphans } from './orphans.js';
 import { type Roster, rosterOf } from './roster.js';
 import { seedingOf } from './seeding.js';
-import { trackersOf } from './trackers.js';
+import { tpsOf, trackersOf } from './trackers.js';
+import { Turns } from './turns.js';
 import { WaitingRoom } from './waiting.js';
 import { writeOldest } from './writing.js';
 
@@ -42,6 +44,8 @@ export interface HouseDeps {
   store: Store;
   directory: Directory;
   vault: Vault;
+  /** How one of those that could serve is chosen. */
+  policy: PolicyName;
   healthIntervalMs: number;
   retentionDays: number;
   unsavedFile: string;
@@ -86,6 +90,7 @@ export interface House {
   roster: Roster;
   catalogue: Catalogue;
   waiting: WaitingRoom;
+  turns: Turns;
   /** Every statechart, as it is wired. */
   machines: Pick<Logics, 'root' | 'endpoints' | 'box' | 'endpoint' | 'ledger' | 'ticker'>;
   /** One health check now; its result goes to the endpoint's actor like a probe's. */
@@ -96,11 +101,14 @@ export interface House {
 
 /** Wires the actors to books, store and clock, from the leaves up. Nothing runs before `root.start()`. */
 export function buildHouse(deps: HouseDeps): House {
-  const { clock, books, store, random, log } = deps;
+  const { clock, books, store, random, policy, log } = deps;
   const system = () => root.system as System;
   const roster = rosterOf(system, books, newEndpointSeed());
-  const catalogue = catalogueOf(roster, deps.leases, deps.vault);
-  const waiting = new WaitingRoom({ catalogue, roster, system, mono: () => clock.mono(), random });
+  const turns = new Turns();
+  const tps = ({ endpointId, modelId }: Place) =>
+    policy === 'fastest' ? tpsOf(system(), endpointId, modelId) : null;
+  const catalogue = catalogueOf({ roster, leases: deps.leases, vault: deps.vault, turns, tps });
+  const waiting = new WaitingRoom({ catalogue, roster, system, mono: () => clock.mono(), random, policy });
   const seeding = seedingOf({ ...deps, system });
   const sweep = async () => {
     await deps.sweep();
@@ -254,7 +262,7 @@ export function buildHouse(deps: HouseDeps): House {
   root.subscribe({ error: (error) => log.warn({ reason: String(error) }, 'the root actor failed') });
 
   const machines = { root: rootLogic, endpoints, box, endpoint, ledger, ticker };
-  return { root, system: root.system, roster, catalogue, waiting, machines, checkNow, report };
+  return { root, system: root.system, roster, catalogue, waiting, turns, machines, checkNow, report };
 }
 
 /** Whether an open circuit of the endpoint, or of a model there, has paused long enough. */

@@ -192,6 +192,7 @@ export function registryOf(deps: RegistryDeps): Registry {
         else leases.moveWaiting(id, 'it was removed');
         deps.dropConnections(id);
         vault.forget(id);
+        house.turns.forget(id);
       });
     },
 
@@ -221,6 +222,9 @@ function newConfig(id: string, input: EndpointInput, now: number): EndpointConfi
     inferenceTimeoutSecs: input.inference_timeout_secs ?? 0,
     notes: input.notes ?? null,
     maxConcurrency: input.max_concurrency ?? null,
+    weight: input.weight ?? 1,
+    priority: input.priority ?? 0,
+    maxContext: input.max_context ?? null,
     deadlines: input.deadlines ?? {},
     tlsCa: input.tls_ca ?? null,
     registeredAt: now,
@@ -242,6 +246,9 @@ function changed(before: EndpointConfig, change: EndpointChange): EndpointConfig
       : before.inferenceTimeoutSecs,
     notes: has('notes') ? (change.notes ?? null) : before.notes,
     maxConcurrency: has('max_concurrency') ? (change.max_concurrency ?? null) : before.maxConcurrency,
+    weight: has('weight') ? (change.weight ?? 1) : before.weight,
+    priority: has('priority') ? (change.priority ?? 0) : before.priority,
+    maxContext: has('max_context') ? (change.max_context ?? null) : before.maxContext,
     deadlines: has('deadlines') ? (change.deadlines ?? {}) : before.deadlines,
     tlsCa: has('tls_ca') ? (change.tls_ca ?? null) : before.tlsCa,
   };

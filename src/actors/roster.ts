@@ -1,4 +1,4 @@
-import type { EndpointStatus } from '../machines/choose.js';
+import type { EndpointStatus } from '../machines/candidate.js';
 import { type EndpointContext, nothingLearned } from '../machines/endpoint.js';
 import type { EndpointsContext, RosterEntry } from '../machines/endpoints.js';
 import type { EndpointConfig } from '../persistence/store.js';

@@ -1,6 +1,6 @@
 import { type Clock, localDate, MINUTE_MS, minuteOf, timestamp } from '../clock.js';
 import type { EngineModel } from '../engines/engine.js';
-import type { EndpointStatus } from '../machines/choose.js';
+import type { EndpointStatus } from '../machines/candidate.js';
 import { type CircuitState, worse } from '../machines/circuit.js';
 import type { ApiKind, Outcome, RequestRecord } from '../machines/records.js';
 import { lastAttempt } from '../machines/records.js';
@@ -51,7 +51,10 @@ export interface EndpointView {
   registered_at: string;
   notes: string | null;
   model_count: number;
+  weight: number;
+  priority: number;
   max_concurrency: number | null;
+  max_context: number | null;
   /** The worst of its own and those of its models. */
   circuit: CircuitState;
 }
@@ -149,7 +152,10 @@ export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewD
       registered_at: timestamp(config.registeredAt),
       notes: config.notes,
       model_count: facts.models.length,
+      weight: config.weight,
+      priority: config.priority,
       max_concurrency: config.maxConcurrency,
+      max_context: config.maxContext,
       circuit: Object.values(facts.modelCircuits).reduce(
         (worst, { state }) => worse(worst, state),
         facts.circuit.state,

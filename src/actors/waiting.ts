@@ -1,4 +1,5 @@
 import { type Choice, choose } from '../machines/choose.js';
+import type { PolicyName } from '../machines/policies.js';
 import { ahead, heldBy, type QueueState, queueOf, type Ticket, turns } from '../machines/queue.js';
 import type { Catalogue } from './catalogue.js';
 import { actorNamed, names, type System } from './names.js';
@@ -22,6 +23,7 @@ export interface WaitingRoomDeps {
   system: () => System;
   mono: () => number;
   random: () => number;
+  policy: PolicyName;
 }
 
 /** How fast a model's turns follow each other while somebody waits: the last one, and the mean time between two. */
@@ -123,14 +125,14 @@ export class WaitingRoom {
 
   /** The first in turn for whom there is room: one who was somewhere already may have to wait for somebody else. */
   #beginOne(model: string): boolean {
-    const { catalogue, mono, random } = this.#deps;
+    const { catalogue, mono, random, policy } = this.#deps;
     const candidates = catalogue.candidates(model, mono());
     let othersToo = true;
     for (const id of turns(this.#queue(), model)) {
       const waiter = this.#waiters.get(id);
       const isNew = waiter?.tried.size === 0;
       if (waiter === undefined || (isNew && !othersToo)) continue;
-      const choice = choose(candidates, random, waiter.tried);
+      const choice = choose(candidates, random, waiter.tried, policy);
       if (choice.chosen !== undefined) {
         this.#waiters.delete(id);
         this.#deadSince.delete(model);

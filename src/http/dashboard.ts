@@ -1,13 +1,19 @@
+import { z } from 'zod';
 import type { Books } from '../actors/books.js';
 import { definition, mermaid } from '../actors/diagram.js';
 import type { House } from '../actors/house.js';
 import type { Tree } from '../actors/tree.js';
 import type { Views } from '../actors/view.js';
+import type { Clock } from '../clock.js';
+import { choose } from '../machines/choose.js';
+import { candidateRecord } from '../machines/decision.js';
+import type { PolicyName } from '../machines/policies.js';
 import type { RequestRecord } from '../machines/records.js';
 import { lastAttempt } from '../machines/records.js';
 import type { RequestFilter, RequestList, RequestPage, Store } from '../persistence/store.js';
 import { ApiError } from './errors.js';
 import type { LiveRequest } from './inference.js';
+import { parsed } from './input.js';
 import { oneOf, time, wholeNumber } from './query.js';
 import type { Route } from './routes.js';
 
@@ -21,7 +27,13 @@ export interface DashboardRoutesDeps {
   caughtUp: () => Promise<boolean>;
   /** The requests under way. */
   live: () => LiveRequest[];
+  policy: PolicyName;
+  random: () => number;
+  clock: Clock;
 }
+
+/** Of a chat body only the model is needed. */
+const asked = z.object({ model: z.string().min(1, 'must not be empty') });
 
 const PAGE_SIZES = ['10', '25', '50', '100'] as const;
 const MOST_SKIPPED = 100_000;
@@ -34,6 +46,9 @@ export function dashboardRoutes({
   tree,
   caughtUp,
   live,
+  policy,
+  random,
+  clock,
 }: DashboardRoutesDeps): Route[] {
   const read = (path: string, run: Route['run']): Route => ({
     method: 'GET',
@@ -68,6 +83,22 @@ export function dashboardRoutes({
     );
   }
 
+  /** Where a request for the model would go now, and why; nothing is sent, and nobody's turn is over. */
+  function explain(model: string) {
+    const candidates = house.catalogue.candidates(model, clock.mono());
+    if (candidates.length === 0) {
+      throw new ApiError('model_not_found', `no endpoint lists the model ${JSON.stringify(model)}`, {
+        param: 'model',
+      });
+    }
+    const { chosen, judged } = choose(candidates, random, new Set(), policy);
+    const nameOf = (id: string) => house.roster.config(id)?.name ?? id;
+    return {
+      choice: chosen?.endpointId ?? null,
+      candidates: judged.map((one) => candidateRecord(one, nameOf)),
+    };
+  }
+
   return [
     read('overview', () => views.overview()),
     read('endpoints', () => views.dashboardEndpoints()),
@@ -91,6 +122,12 @@ export function dashboardRoutes({
       return { ...views.record(found), decision: found.decision };
     }),
     read('requests/live', () => live()),
+    {
+      method: 'POST',
+      path: '/api/dashboard/explain',
+      access: 'dashboard.read',
+      run: async ({ json }) => explain(parsed(asked, await json()).model),
+    },
     read('actors', () => ({ root: tree.root() })),
     read('actors/:id', ({ params }) => {
       const actor = tree.actor(params.id ?? '');

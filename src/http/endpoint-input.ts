@@ -77,6 +77,9 @@ const interval = z.number().min(0.01, 'must be at least 0.01').max(86_400, 'must
 const timeout = z.int().min(0).max(2_147_483, 'must be at most 2147483');
 const notes = z.string().max(10_000);
 const maxConcurrency = z.int().min(1, 'must be at least 1').max(1_000_000);
+const weight = z.number().min(0.01, 'must be at least 0.01').max(1000, 'must be at most 1000');
+const priority = z.int().min(0, 'must be at least 0').max(1000, 'must be at most 1000');
+const maxContext = z.int().min(1, 'must be at least 1').max(1_000_000_000);
 const ms = z.int().min(0).max(2_147_483_647);
 const deadlineSet = {
   connect_ms: ms.max(60_000).optional(),
@@ -106,7 +109,10 @@ export const endpointInput = z.object({
   inference_timeout_secs: timeout.nullish(),
   headers: headers.nullish(),
   notes: notes.nullish(),
+  weight: weight.nullish(),
+  priority: priority.nullish(),
   max_concurrency: maxConcurrency.nullish(),
+  max_context: maxContext.nullish(),
   deadlines: deadlines.nullish(),
   tls_ca: tlsCa.nullish(),
 });

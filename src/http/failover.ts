@@ -9,10 +9,12 @@ import { RetryBudget } from '../actors/retry-budget.js';
 import { settle } from '../actors/settle.js';
 import { type Clock, pause } from '../clock.js';
 import type { Deadlines, QueueLimits } from '../config.js';
-import { type Candidate, type Choice, choose } from '../machines/choose.js';
+import type { Candidate } from '../machines/candidate.js';
+import { type Choice, choose } from '../machines/choose.js';
 import type { AttemptEnd } from '../machines/classify.js';
 import { type EvidenceEvent, ofModel } from '../machines/endpoint.js';
 import { type Asked, allowanceMs, NEW_PACE, type Pace, type PaceSample } from '../machines/pace.js';
+import type { PolicyName } from '../machines/policies.js';
 import { type ApiKind, lastAttempt, type RequestRecord } from '../machines/records.js';
 import type { Seen, Unsent } from './attempt.js';
 import { rewriteBody } from './body.js';
@@ -34,6 +36,7 @@ export interface FailoverDeps {
   random: () => number;
   deadlines: Deadlines;
   queue: QueueLimits;
+  policy: PolicyName;
   vault: Vault;
   rateLimits: RateLimits;
   log: { info(details: object, message: string): void };
@@ -63,7 +66,8 @@ const MOST_KEPT_BYTES = 512 * 1024 * 1024;
  * next best endpoint where one fails.
  */
 export function failoverOf(deps: FailoverDeps) {
-  const { house, books, leases, upstreams, vault, rateLimits, clock, random, deadlines, queue } = deps;
+  const { house, books, leases, upstreams, vault, rateLimits, clock, random, deadlines, queue, policy } =
+    deps;
   const { catalogue, roster, waiting } = house;
   const evidence = { system: () => house.system, roster, leases };
   const budget = new RetryBudget();
@@ -94,13 +98,14 @@ export function failoverOf(deps: FailoverDeps) {
 
   function look(request: ClientRequest): Choice {
     const candidates = catalogue.candidates(request.accepted.scanned.model, clock.mono());
-    return choose(candidates, random, request.tried);
+    return choose(candidates, random, request.tried, policy);
   }
 
   /** Takes the place that was chosen, in the same step. */
   function take(request: ClientRequest, choice: Choice, candidate: Candidate): Turn {
     const { endpointId, modelId } = candidate;
     const { paces, loaded } = roster.facts(endpointId);
+    house.turns.note(modelId, endpointId, candidate.weight);
     const asked: Asked = {
       promptBytes: request.promptBytes,
       stream: request.accepted.scanned.stream,
@@ -398,7 +403,7 @@ export function failoverOf(deps: FailoverDeps) {
 
     /** One attempt at one endpoint, counted nowhere. */
     async tryOut(request: ClientRequest, candidate: Candidate): Promise<void> {
-      const choice: Choice = { chosen: candidate, trial: false, full: false, judged: [] };
+      const choice: Choice = { policy, chosen: candidate, trial: false, full: false, judged: [] };
       // It is for this endpoint: nobody else is asked, and nothing takes it away.
       request.repeatable = false;
       const turn = take(request, choice, candidate);

@@ -1,30 +1,5 @@
-import type { CircuitState } from './circuit.js';
-
-/** What the chooser sees of an endpoint. */
-export interface Candidate {
-  endpointId: string;
-  /** The name under which this endpoint lists the model. */
-  modelId: string;
-  status: EndpointStatus;
-  /** Requests in flight there, and how many there may be. */
-  active: number;
-  maxConcurrency: number | null;
-  /** The worse of the endpoint's circuit and that of this model there. */
-  circuit: CircuitState;
-  /** A trial of a half-open circuit is under way. */
-  onTrial: boolean;
-  /** Share of failures in the last twenty outcomes; and the same while it is fresh, else 0. */
-  failureRate: number;
-  freshFailureRate: number;
-  /** Its newest outcome was a success. */
-  proven: boolean;
-  /** ms for which it asked to be left alone; 0 if it did not. */
-  restMs: number;
-  /** Its oldest request without a byte has waited too long. */
-  hung: boolean;
-}
-
-export type EndpointStatus = 'pending' | 'online' | 'offline' | 'error' | 'draining' | 'quarantined';
+import type { Candidate } from './candidate.js';
+import { leastOf, POLICIES, type PolicyName } from './policies.js';
 
 /** Why a candidate was not taken into account. */
 export type Rejection =
@@ -38,7 +13,8 @@ export type Rejection =
   | 'circuit_open'
   | 'on_trial'
   | 'hung'
-  | 'at_capacity';
+  | 'at_capacity'
+  | 'later_priority';
 
 export interface Judged {
   candidate: Candidate;
@@ -47,6 +23,7 @@ export interface Judged {
 }
 
 export interface Choice {
+  policy: PolicyName;
   chosen: Candidate | undefined;
   /** The request is the trial of a half-open circuit. */
   trial: boolean;
@@ -55,19 +32,17 @@ export interface Choice {
   judged: readonly Judged[];
 }
 
-/** A box that fails all the time counts as this much busier than it is. */
-const MOST_BURDEN = 10;
-
 /**
- * Least busy: of the endpoints that serve the one with the fewest requests in flight, ties at random. Hung ones,
- * then those in `error`, only where no other serves; those behind an open circuit, the least bad first, as the last
- * resort. A half-open circuit gets the next new request, one at a time. Where the best there are have no room the
- * request waits for them. `random` gives [0, 1).
+ * Of the endpoints that serve, those of the first priority there is: which of them the policy says. Hung ones, then
+ * those in `error`, only where no other serves; those behind an open circuit, the least bad first, as the last resort.
+ * A half-open circuit gets the next new request, one at a time. Where the best there are have no room those of the next
+ * priority serve, and where nobody has any the request waits. `random` gives [0, 1).
  */
 export function choose(
   candidates: readonly Candidate[],
   random: () => number,
   tried: ReadonlySet<string> = NOBODY,
+  policy: PolicyName = 'least-busy',
 ): Choice {
   const tiers: Candidate[][] = [[], [], [], [], []];
   const trials: Candidate[] = [];
@@ -82,15 +57,21 @@ export function choose(
   const nobodyOnline = bestTier < 0 || bestTier >= IN_ERROR;
   const trial = trials.find(({ status }) => status === 'online') ?? (nobodyOnline ? trials[0] : undefined);
   const chooseTrial = tried.size === 0 || bestTier < 0 || bestTier === LAST_RESORT;
+  const able = firstOf(best.filter(hasRoom));
   const chosen =
-    trial !== undefined && chooseTrial ? trial : pick(best.filter(hasRoom), random, bestTier === LAST_RESORT);
+    trial !== undefined && chooseTrial
+      ? trial
+      : bestTier === LAST_RESORT
+        ? leastOf(able, ({ failureRate }) => failureRate, random)
+        : POLICIES[policy](able, random);
   return {
+    policy,
     chosen,
     trial: chosen !== undefined && chosen === trial,
     full: chosen === undefined && best.length > 0,
     judged: candidates.map((candidate) => ({
       candidate,
-      reason: excluded(candidate, tried) ?? outranked(candidate, chosen, trials, bestTier),
+      reason: excluded(candidate, tried) ?? outranked(candidate, chosen, trials, bestTier, able),
     })),
   };
 }
@@ -118,11 +99,15 @@ function outranked(
   chosen: Candidate | undefined,
   trials: Candidate[],
   bestTier: number,
+  able: readonly Candidate[],
 ): Rejection | null {
   if (candidate === chosen) return null;
   if (trials.includes(candidate)) return 'circuit_open';
   const tier = tierOf(candidate);
-  if (tier === bestTier) return hasRoom(candidate) ? null : 'at_capacity';
+  if (tier === bestTier) {
+    if (!hasRoom(candidate)) return 'at_capacity';
+    return candidate.priority === able[0]?.priority ? null : 'later_priority';
+  }
   if (candidate.circuit !== 'closed') return candidate.onTrial ? 'on_trial' : 'circuit_open';
   return candidate.hung ? 'hung' : 'error';
 }
@@ -131,26 +116,9 @@ function hasRoom({ active, maxConcurrency }: Candidate): boolean {
   return maxConcurrency === null || active < maxConcurrency;
 }
 
-function pick(tier: Candidate[], random: () => number, byFailures: boolean): Candidate | undefined {
-  let best: Candidate | undefined;
-  let bestLoad = 0;
-  let ties = 0;
-  for (const candidate of tier) {
-    const load = byFailures ? candidate.failureRate : loadOf(candidate);
-    if (best === undefined || load < bestLoad) {
-      best = candidate;
-      bestLoad = load;
-      ties = 1;
-    } else if (load === bestLoad) {
-      // Each of n ties is taken with probability 1/n, without a list of them.
-      ties += 1;
-      if (random() * ties < 1) best = candidate;
-    }
-  }
-  return best;
-}
-
-/** What least busy compares: failing fast is not being free, so what fails counts as if it were still there. */
-export function loadOf({ active, freshFailureRate }: Candidate): number {
-  return (active + 1) / Math.max(1 / MOST_BURDEN, 1 - freshFailureRate) - 1;
+/** Those of the first priority. */
+function firstOf(candidates: Candidate[]): Candidate[] {
+  let first = Number.POSITIVE_INFINITY;
+  for (const { priority } of candidates) if (priority < first) first = priority;
+  return candidates.filter(({ priority }) => priority === first);
 }

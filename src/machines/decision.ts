@@ -1,4 +1,5 @@
-import { type Choice, type Judged, loadOf } from './choose.js';
+import { type Candidate, loadOf } from './candidate.js';
+import type { Choice, Judged } from './choose.js';
 
 /** Why a request went where it went, as it is stored and shown. */
 export interface DecisionRecord {
@@ -30,29 +31,40 @@ export interface Phases {
 
 const SHOWN = 5;
 
-const POLICY = 'least-busy';
-
 /** A choice in numbers, for the record. */
 export function decisionOf(
-  { judged }: Choice,
+  { policy, judged }: Choice,
   nameOf: (endpointId: string) => string,
   phases: Phases,
 ): DecisionRecord {
   const rejected: Record<string, number> = {};
   for (const { reason } of judged) if (reason !== null) rejected[reason] = (rejected[reason] ?? 0) + 1;
   return {
-    policy: POLICY,
-    candidates: best(judged).map(({ candidate, reason }) => ({
-      endpoint_id: candidate.endpointId,
-      endpoint_name: nameOf(candidate.endpointId),
-      eligible: reason === null,
-      reason,
-      predicted_ms: null,
-      parts: { active: candidate.active, failure_rate: candidate.freshFailureRate },
-    })),
+    policy,
+    candidates: best(judged).map((one) => candidateRecord(one, nameOf)),
     rejected,
     phases,
   };
+}
+
+/** A candidate in numbers. */
+export function candidateRecord(
+  { candidate, reason }: Judged,
+  nameOf: (endpointId: string) => string,
+): CandidateRecord {
+  return {
+    endpoint_id: candidate.endpointId,
+    endpoint_name: nameOf(candidate.endpointId),
+    eligible: reason === null,
+    reason,
+    predicted_ms: null,
+    parts: partsOf(candidate),
+  };
+}
+
+function partsOf({ active, freshFailureRate, weight, priority, tps }: Candidate): Record<string, number> {
+  const parts = { active, failure_rate: freshFailureRate, weight, priority };
+  return tps === null ? parts : { ...parts, tps };
 }
 
 function best(judged: readonly Judged[]): readonly Judged[] {

@@ -19,6 +19,12 @@ export interface EndpointConfig {
   notes: string | null;
   /** Requests in flight there at most; null: as many as come. */
   maxConcurrency: number | null;
+  /** How much of the load it is to have beside the others. */
+  weight: number;
+  /** 0 is first, larger is later. */
+  priority: number;
+  /** Tokens of a prompt and its answer that fit; null: not known. */
+  maxContext: number | null;
   deadlines: EndpointDeadlines;
   /** Certificates (PEM) that are trusted there besides the system's. */
   tlsCa: string | null;

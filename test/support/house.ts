@@ -54,6 +54,7 @@ export async function startHouse(options: HouseOptions = {}) {
     directory: new Directory(null),
     vault: new Vault(),
     sweep: async () => {},
+    policy: 'least-busy',
     healthIntervalMs: 10_000,
     retentionDays: 30,
     unsavedFile: '/nowhere/unsaved',
@@ -193,6 +194,9 @@ export function configOf(id: string): EndpointConfig {
     maxConcurrency: null,
     deadlines: {},
     tlsCa: null,
+    weight: 1,
+    priority: 0,
+    maxContext: null,
     registeredAt: START,
   };
 }

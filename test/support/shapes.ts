@@ -21,7 +21,10 @@ const endpointFields = {
   registered_at: ts,
   notes: z.string().nullable(),
   model_count: count,
+  weight: z.number(),
+  priority: count,
   max_concurrency: int.nullable(),
+  max_context: int.nullable(),
   circuit: z.enum(['closed', 'open', 'half_open']),
 };
 

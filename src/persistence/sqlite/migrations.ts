@@ -201,6 +201,14 @@ export const MIGRATIONS: Migration[] = [
       ALTER TABLE requests ADD COLUMN user_id TEXT;
     `,
   },
+  {
+    name: '0004-choosing',
+    sql: `
+      ALTER TABLE endpoints ADD COLUMN weight REAL NOT NULL DEFAULT 1;
+      ALTER TABLE endpoints ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+      ALTER TABLE endpoints ADD COLUMN max_context INTEGER;
+    `,
+  },
 ];
 
 /**

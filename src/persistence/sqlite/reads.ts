@@ -37,6 +37,9 @@ interface EndpointRow {
   max_concurrency: number | null;
   deadlines: string;
   secrets: string | null;
+  weight: number;
+  priority: number;
+  max_context: number | null;
   tls_ca: string | null;
   registered_at: number;
   draining: number;
@@ -65,6 +68,9 @@ export async function readEndpoints(db: Database): Promise<StoredEndpoint[]> {
       notes: row.notes,
       maxConcurrency: row.max_concurrency,
       deadlines: JSON.parse(row.deadlines) as EndpointDeadlines,
+      weight: row.weight ?? 1,
+      priority: row.priority ?? 0,
+      maxContext: row.max_context ?? null,
       // A file of an earlier version that cannot be written has no such columns.
       tlsCa: row.tls_ca ?? null,
       registeredAt: row.registered_at,

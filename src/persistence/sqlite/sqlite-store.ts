@@ -122,7 +122,8 @@ export class SqliteStore implements Store {
     this.#change(audit, (writer) =>
       writer.run(
         `INSERT INTO endpoints (id, name, base_url, secrets, health_interval_ms, inference_timeout_secs, notes,
-           max_concurrency, deadlines, tls_ca, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+           max_concurrency, deadlines, tls_ca, weight, priority, max_context, registered_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
         ...configValues(config, sealed),
         config.registeredAt,
       ),
@@ -131,14 +132,15 @@ export class SqliteStore implements Store {
   updateEndpoint: Store['updateEndpoint'] = (config, sealed, reset, audit) =>
     this.#change(audit, (writer) =>
       writer.run(
-        `UPDATE endpoints SET name = ?2, base_url = ?3, secrets = CASE WHEN ?12 THEN ?4 ELSE secrets END,
-           api_key = CASE WHEN ?12 THEN NULL ELSE api_key END, headers = CASE WHEN ?12 THEN '{}' ELSE headers END,
+        `UPDATE endpoints SET name = ?2, base_url = ?3, secrets = CASE WHEN ?15 THEN ?4 ELSE secrets END,
+           api_key = CASE WHEN ?15 THEN NULL ELSE api_key END, headers = CASE WHEN ?15 THEN '{}' ELSE headers END,
            health_interval_ms = ?5,
-           inference_timeout_secs = ?6, notes = ?7, max_concurrency = ?8, deadlines = ?9, tls_ca = ?10,
-           health = coalesce(?11, health),
-           engine_type = CASE WHEN ?11 IS NULL THEN engine_type END,
-           last_error = CASE WHEN ?11 IS NULL THEN last_error END,
-           error_count = CASE WHEN ?11 IS NULL THEN error_count ELSE 0 END
+           inference_timeout_secs = ?6, notes = ?7, max_concurrency = ?8, deadlines = ?9, tls_ca = ?10, weight = ?11,
+           priority = ?12, max_context = ?13,
+           health = coalesce(?14, health),
+           engine_type = CASE WHEN ?14 IS NULL THEN engine_type END,
+           last_error = CASE WHEN ?14 IS NULL THEN last_error END,
+           error_count = CASE WHEN ?14 IS NULL THEN error_count ELSE 0 END
          WHERE id = ?1`,
         ...configValues(config, sealed?.text ?? null),
         reset?.health ?? null,
@@ -464,7 +466,7 @@ export class SqliteStore implements Store {
   }
 }
 
-/** In the order of the columns, from `id` to `tls_ca`. */
+/** In the order of the columns, from `id` to `max_context`. */
 function configValues(config: EndpointConfig, sealed: string | null): (string | number | null)[] {
   return [
     config.id,
@@ -477,6 +479,9 @@ function configValues(config: EndpointConfig, sealed: string | null): (string | 
     config.maxConcurrency,
     JSON.stringify(config.deadlines),
     config.tlsCa,
+    config.weight,
+    config.priority,
+    config.maxContext,
   ];
 }
 

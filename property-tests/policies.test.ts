@@ -1,0 +1,157 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { Turns } from '../src/actors/turns.js';
+import { type Candidate, loadOf } from '../src/machines/candidate.js';
+import { choose } from '../src/machines/choose.js';
+import { POLICIES, type PolicyName } from '../src/machines/policies.js';
+
+const NAMES = Object.keys(POLICIES) as PolicyName[];
+const PLAIN: Candidate = {
+  endpointId: 'e',
+  modelId: 'm',
+  status: 'online',
+  active: 0,
+  maxConcurrency: null,
+  weight: 1,
+  priority: 0,
+  tps: null,
+  turn: 0,
+  circuit: 'closed',
+  onTrial: false,
+  freshFailureRate: 0,
+  failureRate: 0,
+  proven: false,
+  restMs: 0,
+  hung: false,
+};
+
+const policy = fc.constantFrom(...NAMES);
+const seed = fc.integer();
+const some = fc
+  .array(
+    fc.record({
+      status: fc.constantFrom('online' as const, 'online' as const, 'error' as const, 'draining' as const),
+      active: fc.nat(4),
+      maxConcurrency: fc.constantFrom(null, 2, 4),
+      weight: fc.constantFrom(0.5, 1, 1, 3),
+      priority: fc.nat(2),
+      tps: fc.constantFrom(null, 10, 40, 90),
+      turn: fc.nat(5),
+      freshFailureRate: fc.constantFrom(0, 0, 0.5),
+      hung: fc.constantFrom(false, false, true),
+    }),
+    { maxLength: 8 },
+  )
+  .map((list): Candidate[] => list.map((one, i) => ({ ...PLAIN, ...one, endpointId: `e${i}` })));
+
+/** A reproducible chance. */
+function chance(from: number): () => number {
+  let state = from >>> 0;
+  return () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+const hasRoom = ({ active, maxConcurrency }: Candidate) => maxConcurrency === null || active < maxConcurrency;
+const healthOf = ({ status, hung }: Candidate) => (status === 'error' ? 2 : 0) + (hung ? 1 : 0);
+
+test('under every policy somebody who can serve is chosen if there is one, of the best health and the first priority', () => {
+  fc.assert(
+    fc.property(policy, some, seed, (name, all, from) => {
+      const { chosen, full } = choose(all, chance(from), new Set(), name);
+      const able = all.filter(({ status }) => status === 'online' || status === 'error');
+      const best = Math.min(...able.map(healthOf));
+      const peers = able.filter((one) => healthOf(one) === best);
+      const free = peers.filter(hasRoom);
+      const first = Math.min(...free.map(({ priority }) => priority));
+      if (free.length === 0) expect([chosen, full]).toEqual([undefined, peers.length > 0]);
+      else expect(free.filter(({ priority }) => priority === first)).toContain(chosen);
+    }),
+  );
+});
+
+test('why somebody was not chosen is told of everybody who could not be, under every policy', () => {
+  fc.assert(
+    fc.property(policy, some, seed, (name, all, from) => {
+      const { chosen, judged } = choose(all, chance(from), new Set(), name);
+      for (const { candidate, reason } of judged) {
+        if (candidate === chosen) expect(reason).toBeNull();
+        if (reason === null) expect(candidate.priority).toBe(chosen?.priority ?? candidate.priority);
+        if (reason === 'later_priority') expect(candidate.priority).toBeGreaterThan(chosen?.priority ?? -1);
+      }
+    }),
+  );
+});
+
+test('least busy takes the least load for its weight, and one of two at random is never the busier', () => {
+  fc.assert(
+    fc.property(some, seed, (all, from) => {
+      const able = all.filter(hasRoom);
+      const least = POLICIES['least-busy'](able, chance(from));
+      if (least !== undefined) expect(loadOf(least)).toBe(Math.min(...able.map(loadOf)));
+      const ofTwo = POLICIES['power-of-two'](able, chance(from));
+      const busiest = Math.max(...able.map(loadOf));
+      const others = able.filter((one) => one !== ofTwo);
+      if (ofTwo !== undefined && others.length > 0 && loadOf(ofTwo) === busiest) {
+        expect(others.some((one) => loadOf(one) === busiest)).toBe(true);
+      }
+    }),
+  );
+});
+
+test('fastest takes an unmeasured one first, then the most tokens per second for its weight', () => {
+  fc.assert(
+    fc.property(some, seed, (all, from) => {
+      const chosen = POLICIES.fastest(all, chance(from));
+      if (chosen === undefined) return;
+      const isUnknown = all.some(({ tps }) => tps === null);
+      if (isUnknown) expect(chosen.tps).toBeNull();
+      else {
+        const worth = ({ tps, weight }: Candidate) => (tps ?? 0) * weight;
+        expect(worth(chosen)).toBe(Math.max(...all.map(worth)));
+      }
+    }),
+  );
+});
+
+test('in turn, and at random, everybody gets a share by weight in the long run', () => {
+  const weights = fc.array(fc.constantFrom(0.5, 1, 2, 3), { minLength: 1, maxLength: 5 });
+  fc.assert(
+    fc.property(fc.constantFrom<PolicyName>('round-robin', 'weighted'), weights, seed, (name, list, from) => {
+      const ROUNDS = 6000;
+      const turns = new Turns();
+      const random = chance(from);
+      const counts = list.map(() => 0);
+      for (let i = 0; i < ROUNDS; i += 1) {
+        const all = list.map((weight, at) => {
+          const endpointId = String(at);
+          return { ...PLAIN, endpointId, weight, turn: turns.of('m', endpointId) };
+        });
+        const { chosen } = choose(all, random, new Set(), name);
+        const place = Number(chosen?.endpointId);
+        counts[place] = (counts[place] ?? 0) + 1;
+        turns.note('m', String(place), chosen?.weight ?? 1);
+      }
+      const sum = list.reduce((a, b) => a + b, 0);
+      for (const [place, weight] of list.entries()) {
+        const fair = (ROUNDS * weight) / sum;
+        // A lottery strays by seven standard deviations at most, a round by one turn of each.
+        const most = name === 'weighted' ? 7 * Math.sqrt(fair) + 1 : list.length + 1;
+        expect(Math.abs((counts[place] ?? 0) - fair)).toBeLessThanOrEqual(most);
+      }
+    }),
+    { numRuns: 20 },
+  );
+});
+
+test('who comes back to the round does not catch up on the turns that were missed', () => {
+  const turns = new Turns();
+  for (const id of ['a', 'b']) turns.note('m', id, 1);
+  for (let i = 0; i < 1000; i += 1) turns.note('m', 'a', 1);
+  const ahead = turns.of('m', 'a') - turns.of('m', 'b');
+  expect(ahead).toBeLessThanOrEqual(1);
+  turns.forget('a');
+  turns.forget('b');
+  expect(turns.of('m', 'a')).toBe(0);
+});
