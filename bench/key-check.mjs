@@ -3,7 +3,7 @@ import { hash } from 'node:crypto';
 import { Directory } from '../dist/access/directory.js';
 import { PERMISSIONS } from '../dist/access/permissions.js';
 import { NOBODY } from '../dist/access/principal.js';
-import { RateLimits } from '../dist/access/rate-limits.js';
+import { NO_LIMITS, RateLimits } from '../dist/access/rate-limits.js';
 import { digestOf, newApiKey } from '../dist/access/tokens.js';
 import { gateOf } from '../dist/http/gate.js';
 import { median, table } from './processes.mjs';
@@ -78,13 +78,7 @@ function keyOf(secret, i) {
     expiresAt: null,
     permissions: [...PERMISSIONS],
     models: null,
-    rateLimit: {
-      requestsPerMinute: null,
-      tokensPerMinute: null,
-      concurrent: null,
-      tokensPerDay: null,
-      tokensPerMonth: null,
-    },
+    rateLimit: NO_LIMITS,
     priority: 0,
   };
 }

@@ -2,27 +2,9 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { type Candidate, loadOf } from '../src/machines/candidate.js';
 import { choose } from '../src/machines/choose.js';
+import { PLAIN } from './support/candidates.js';
 
 const STATUSES = ['pending', 'online', 'offline', 'error', 'draining', 'quarantined'] as const;
-
-const PLAIN: Candidate = {
-  endpointId: 'e',
-  modelId: 'm',
-  status: 'online',
-  active: 0,
-  maxConcurrency: null,
-  weight: 1,
-  priority: 0,
-  tps: null,
-  turn: 0,
-  circuit: 'closed',
-  onTrial: false,
-  freshFailureRate: 0,
-  failureRate: 0,
-  proven: false,
-  restMs: 0,
-  hung: false,
-};
 
 const candidates: fc.Arbitrary<Candidate[]> = fc
   .array(fc.record({ status: fc.constantFrom(...STATUSES), active: fc.nat(4) }), { maxLength: 12 })

@@ -4,27 +4,9 @@ import { Turns } from '../src/actors/turns.js';
 import { type Candidate, loadOf } from '../src/machines/candidate.js';
 import { choose } from '../src/machines/choose.js';
 import { POLICIES, type PolicyName } from '../src/machines/policies.js';
+import { PLAIN } from './support/candidates.js';
 
 const NAMES = Object.keys(POLICIES) as PolicyName[];
-const PLAIN: Candidate = {
-  endpointId: 'e',
-  modelId: 'm',
-  status: 'online',
-  active: 0,
-  maxConcurrency: null,
-  weight: 1,
-  priority: 0,
-  tps: null,
-  turn: 0,
-  circuit: 'closed',
-  onTrial: false,
-  freshFailureRate: 0,
-  failureRate: 0,
-  proven: false,
-  restMs: 0,
-  hung: false,
-};
-
 const policy = fc.constantFrom(...NAMES);
 const seed = fc.integer();
 const some = fc

@@ -151,6 +151,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     leases,
     store,
     vault,
+    changes,
     clock,
     newId: randomUUID,
     check,

@@ -229,6 +229,7 @@ test('a client is told that the address is not allowed, and not which one it is'
     requestId: 'one',
     told: () => ({ attempts: 1, overheadMs: 0 }),
     limits: () => [],
+    hasLimits: false,
   });
   const nothing = () => {};
   const unsent = await relay({

@@ -10,7 +10,7 @@ export interface ChangesDeps {
   log: { warn(details: object, message: string): void };
 }
 
-/** How users, keys and sessions are changed: one after the other, and written with a line in the audit log first. */
+/** How somebody changes something: one after the other, and written with a line in the audit log first. */
 export class Changes {
   readonly #deps: ChangesDeps;
   #last: Promise<unknown> = Promise.resolve();
@@ -29,13 +29,13 @@ export class Changes {
     return result;
   }
 
-  /** Throws an `ApiError` if nothing was changed. */
-  async write(change: () => Promise<void>): Promise<void> {
+  /** Throws an `ApiError` if nothing was changed. `taken`: what a name that is there already means. */
+  async write(change: () => Promise<void>, taken = 'another user has that name'): Promise<void> {
     try {
       await change();
     } catch (error) {
       if (error instanceof StoreError && error.code === 'conflict') {
-        throw new ApiError('name_taken', 'another user has that name', { cause: error });
+        throw new ApiError('name_taken', taken, { cause: error });
       }
       throw new ApiError('store_unavailable', `nothing was changed: ${(error as Error).message}`, {
         cause: error,

@@ -1,6 +1,7 @@
 import type { ApiKey, Session, User } from '../persistence/access-store.js';
 import { PERMISSIONS, type Permission, permissionsOf, type Role } from './permissions.js';
 import { NOBODY, type Principal } from './principal.js';
+import { isUnlimited } from './rate-limits.js';
 import { digestOf } from './tokens.js';
 
 /** What a viewer's own key may do besides what a viewer may: be used for inference. */
@@ -167,7 +168,7 @@ export class Directory {
       keyId: key.id,
       tokenHash: null,
       models: key.models,
-      rateLimit: Object.values(key.rateLimit).some((limit) => limit !== null) ? key.rateLimit : null,
+      rateLimit: isUnlimited(key.rateLimit) ? null : key.rateLimit,
       priority: key.priority,
     };
     return { principal, expiresAt: key.expiresAt ?? Number.POSITIVE_INFINITY };

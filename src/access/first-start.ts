@@ -4,6 +4,7 @@ import type { Accounts, KeyInput } from './accounts.js';
 import type { Directory } from './directory.js';
 import { PERMISSIONS } from './permissions.js';
 import { SYSTEM } from './principal.js';
+import { NO_LIMITS } from './rate-limits.js';
 
 export interface FirstStartDeps {
   accounts: Accounts;
@@ -61,13 +62,7 @@ const FIRST_KEY: KeyInput = {
   expiresAt: null,
   permissions: [...PERMISSIONS],
   models: null,
-  rateLimit: {
-    requestsPerMinute: null,
-    tokensPerMinute: null,
-    concurrent: null,
-    tokensPerDay: null,
-    tokensPerMonth: null,
-  },
+  rateLimit: NO_LIMITS,
   priority: 0,
 };
 

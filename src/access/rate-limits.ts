@@ -11,6 +11,14 @@ export interface RateLimit {
   tokensPerMonth: number | null;
 }
 
+export const NO_LIMITS: RateLimit = {
+  requestsPerMinute: null,
+  tokensPerMinute: null,
+  concurrent: null,
+  tokensPerDay: null,
+  tokensPerMonth: null,
+};
+
 /** Tokens a key has used today and this month (server-local). */
 export interface Spent {
   today: number;
@@ -94,7 +102,12 @@ export class RateLimits {
   }
 }
 
-function isUnlimited(limit: RateLimit): boolean {
+/** Whether there are headers that tell of it. */
+export function isTold({ requestsPerMinute, tokensPerMinute }: RateLimit): boolean {
+  return requestsPerMinute !== null || tokensPerMinute !== null;
+}
+
+export function isUnlimited(limit: RateLimit): boolean {
   return (
     limit.requestsPerMinute === null &&
     limit.tokensPerMinute === null &&

@@ -1,4 +1,4 @@
-import { auditEntry } from '../access/changes.js';
+import type { Changes } from '../access/changes.js';
 import type { Actor } from '../access/principal.js';
 import type { Vault } from '../access/vault.js';
 import type { Clock } from '../clock.js';
@@ -6,7 +6,7 @@ import type { CheckResult } from '../engines/check.js';
 import type { EngineType } from '../engines/engine.js';
 import type { EndpointChange, EndpointInput } from '../http/endpoint-input.js';
 import { ApiError } from '../http/errors.js';
-import { type EndpointConfig, type EndpointSecrets, type Store, StoreError } from '../persistence/store.js';
+import type { EndpointConfig, EndpointSecrets, Store } from '../persistence/store.js';
 import { type Books, newEndpointSeed } from './books.js';
 import { changedEndpoint, createdAtStart, toldEndpoint } from './endpoint-audit.js';
 import type { House } from './house.js';
@@ -19,6 +19,7 @@ export interface RegistryDeps {
   leases: LeaseTable;
   store: Store;
   vault: Vault;
+  changes: Changes;
   clock: Clock;
   newId: () => string;
   check: (config: EndpointConfig, engineType: EngineType | null) => Promise<CheckResult>;
@@ -39,20 +40,9 @@ export interface Registry {
 }
 
 export function registryOf(deps: RegistryDeps): Registry {
-  const { house, books, leases, store, vault, clock, log } = deps;
+  const { house, books, leases, store, vault, changes, clock, log } = deps;
   /** Names and URLs of registrations that wait for their first check. */
   const reserved = new Set<EndpointConfig>();
-  let changes: Promise<unknown> = Promise.resolve();
-
-  /** One change at a time, so that each sees what the one before left. */
-  function inTurn<T>(actor: Actor, change: () => Promise<T>): Promise<T> {
-    const result = changes.then(() => {
-      actor.recheck();
-      return change();
-    });
-    changes = result.catch(() => {});
-    return result;
-  }
 
   function get(id: string): EndpointConfig {
     const config = books.config(id);
@@ -72,21 +62,8 @@ export function registryOf(deps: RegistryDeps): Registry {
     }
   }
 
-  async function write(change: () => Promise<void>): Promise<void> {
-    try {
-      await change();
-    } catch (error) {
-      if (error instanceof StoreError && error.code === 'conflict') {
-        throw new ApiError('name_taken', 'another endpoint has that name or URL', { cause: error });
-      }
-      throw new ApiError('store_unavailable', `nothing was changed: ${(error as Error).message}`, {
-        cause: error,
-      });
-    }
-  }
-
-  const entry = (actor: Actor, action: string, name: string, detail: object) =>
-    auditEntry(clock.now(), actor, action, name, detail);
+  const write = (change: () => Promise<void>) =>
+    changes.write(change, 'another endpoint has that name or URL');
 
   function open(config: EndpointConfig): void {
     books.seedEndpoint(config, newEndpointSeed());
@@ -107,8 +84,10 @@ export function registryOf(deps: RegistryDeps): Registry {
         if (!result.ok && result.reason === 'not_recognised') {
           throw new ApiError('engine_not_recognised', `${config.baseUrl}: ${result.error}`);
         }
-        const audit = entry(actor, 'endpoint.created', config.name, { after: toldEndpoint(config, secrets) });
-        await inTurn(actor, () =>
+        const audit = changes.entry(actor, 'endpoint.created', config.name, {
+          after: toldEndpoint(config, secrets),
+        });
+        await changes.inTurn(actor, () =>
           write(() => store.insertEndpoint(config, vault.seal(config.id, secrets), audit)),
         );
         open(config);
@@ -145,7 +124,7 @@ export function registryOf(deps: RegistryDeps): Registry {
     },
 
     update(id, change, actor) {
-      return inTurn(actor, async () => {
+      return changes.inTurn(actor, async () => {
         const before = { config: get(id), secrets: vault.get(id) };
         const config = changed(before.config, change);
         const secrets = changedSecrets(before.secrets, change);
@@ -153,7 +132,7 @@ export function registryOf(deps: RegistryDeps): Registry {
         const newUrl = config.baseUrl !== before.config.baseUrl;
         const newSecrets = change.api_key !== undefined || change.headers !== undefined;
         const newTarget = newUrl || newSecrets || config.tlsCa !== before.config.tlsCa;
-        const audit = entry(
+        const audit = changes.entry(
           actor,
           'endpoint.changed',
           before.config.name,
@@ -182,10 +161,12 @@ export function registryOf(deps: RegistryDeps): Registry {
     },
 
     remove(id, force, actor) {
-      return inTurn(actor, async () => {
+      return changes.inTurn(actor, async () => {
         const config = get(id);
         const detail = { before: toldEndpoint(config, vault.get(id)) };
-        await write(() => store.deleteEndpoint(id, entry(actor, 'endpoint.removed', config.name, detail)));
+        await write(() =>
+          store.deleteEndpoint(id, changes.entry(actor, 'endpoint.removed', config.name, detail)),
+        );
         books.forget(id);
         actorNamed(house.system, names.endpoints)?.send({ type: 'remove', id });
         if (force) leases.abortAll(id);
@@ -197,10 +178,10 @@ export function registryOf(deps: RegistryDeps): Registry {
     },
 
     setDraining(id, draining, actor) {
-      return inTurn(actor, async () => {
+      return changes.inTurn(actor, async () => {
         const config = get(id);
         const action = draining ? 'endpoint.drained' : 'endpoint.resumed';
-        await write(() => store.setDraining(id, draining, entry(actor, action, config.name, {})));
+        await write(() => store.setDraining(id, draining, changes.entry(actor, action, config.name, {})));
         books.setDraining(id, draining);
         actorNamed(house.system, names.endpoint(id))?.send({ type: draining ? 'drain' : 'resume' });
         if (!draining) {

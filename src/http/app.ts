@@ -6,7 +6,7 @@ import { isLoopback } from '../config.js';
 import { timeOrderedId } from '../ids.js';
 import { addSecurityHeaders, type Cors } from './browser-headers.js';
 import type { InferenceRoute } from './client-request.js';
-import { EVENTS_PATH, TRY_OUT } from './doorways.js';
+import { EVENTS_PATH, openPathsOf, TRY_OUT } from './doorways.js';
 import { ApiError, apiErrorOf } from './errors.js';
 import type { Gate } from './gate.js';
 import { h3App } from './h3-app.js';
@@ -42,7 +42,7 @@ export function frontDoor(deps: AppDeps): RequestListener {
   const guests = new WeakMap<IncomingMessage, Principal>();
   const viaH3 = toNodeHandler(h3App(deps, guests));
   const { inference, gate, cors, log } = deps;
-  const openPaths = new Set(deps.routes.filter(({ access }) => access === 'open').map(({ path }) => path));
+  const openPaths = openPathsOf(deps.routes);
 
   function refuse(req: IncomingMessage, res: ServerResponse, error: unknown): void {
     if (error instanceof ClientGone) return;

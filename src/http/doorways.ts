@@ -19,6 +19,11 @@ const STREAMS: readonly Doorway[] = [
   { method: 'GET', path: EVENTS_PATH, access: 'dashboard.read' },
 ];
 
+/** The paths that nobody needs a credential for. */
+export function openPathsOf(routes: readonly Route[]): ReadonlySet<string> {
+  return new Set(routes.filter(({ access }) => access === 'open').map(({ path }) => path));
+}
+
 /** Every way in that there is. */
 export function doorways(routes: readonly Route[]): Doorway[] {
   return [...routes.map(({ method, path, access }) => ({ method, path, access })), ...STREAMS];

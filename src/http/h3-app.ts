@@ -3,7 +3,7 @@ import { H3, type H3Event, HTTPError } from 'h3';
 import { ANONYMOUS } from '../access/directory.js';
 import { actorOf, type Principal } from '../access/principal.js';
 import type { AppDeps } from './app.js';
-import { doorways, EVENTS_PATH } from './doorways.js';
+import { doorways, EVENTS_PATH, openPathsOf } from './doorways.js';
 import { ApiError, apiErrorOf, errorBody } from './errors.js';
 import { isDeeper } from './json-scan.js';
 import { refuseMedia } from './media.js';
@@ -62,7 +62,8 @@ export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>
   function missing(event: H3Event, error: ApiError): Response {
     const path = decoded(event.url.pathname);
     try {
-      if (isUnder(path, '/api') || isUnder(path, '/v1')) guest(event, isOpen(path) ? 'open' : 'signed-in');
+      if (isUnder(path, '/api') || isUnder(path, '/v1'))
+        guest(event, openPaths.has(path) ? 'open' : 'signed-in');
       return failed(event, error);
     } catch (refusal) {
       return failed(event, refusal);
@@ -93,8 +94,7 @@ export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>
     };
   }
 
-  const openPaths = new Set(routes.filter(({ access }) => access === 'open').map(({ path }) => path));
-  const isOpen = (path: string) => openPaths.has(path);
+  const openPaths = openPathsOf(routes);
   const allowed = new Map<string, string[]>();
   for (const { method, path } of doorways(routes)) allowed.set(path, [...(allowed.get(path) ?? []), method]);
   for (const route of routes) {

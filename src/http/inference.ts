@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { globsAllow } from '../access/globs.js';
 import type { Principal } from '../access/principal.js';
-import type { Refusal } from '../access/rate-limits.js';
+import { isTold, type Refusal } from '../access/rate-limits.js';
 import { digestOf } from '../access/tokens.js';
 import { localDate } from '../clock.js';
 import { timeOrderedId } from '../ids.js';
@@ -188,6 +188,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       stream: scanned.stream && route.kind !== 'embeddings',
       requestId,
       limits: () => limitHeaders(principal),
+      hasLimits: principal.rateLimit !== null && isTold(principal.rateLimit),
       told: () => ({
         attempts: request.tried.size,
         overheadMs: Math.max(0, clock.mono() - readAt - request.atEndpointsMs(clock.mono())),

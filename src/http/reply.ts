@@ -17,8 +17,9 @@ export interface ReplyOptions {
   requestId: string;
   /** Of the moment: how many attempts there were, and how long Troupe itself took, ms. */
   told: () => { attempts: number; overheadMs: number };
-  /** What the client's key has left, as headers, flat. */
+  /** What the client's key has left, as headers, flat; and whether there is anything to tell of. */
   limits: () => string[];
+  hasLimits: boolean;
 }
 
 /** What the client of one request gets: a head once, early or real, and an end in the protocol it speaks. */
@@ -55,7 +56,7 @@ export class Reply implements Watched {
 
   /** The client's key has limits, which its answers tell of. */
   get hasLimits(): boolean {
-    return this.#options.limits().length > 0;
+    return this.#options.hasLimits;
   }
 
   /** The client is about to get bytes of an answer: no comments any more. */
