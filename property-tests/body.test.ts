@@ -12,6 +12,28 @@ const options = fc.oneof(
   fc.jsonValue(),
 );
 
+const limit = fc.oneof(fc.integer(), fc.nat(9), fc.double(), fc.jsonValue());
+const name = fc.oneof(
+  fc.string(),
+  fc.string({ unit: 'binary' }),
+  fc.constant('x'.repeat(600)),
+  fc.jsonValue(),
+);
+const turn = fc.oneof(fc.string(), fc.array(fc.jsonValue(), { maxLength: 3 }), fc.jsonValue());
+const hints = fc.record(
+  {
+    max_tokens: limit,
+    max_completion_tokens: limit,
+    max_output_tokens: limit,
+    messages: turn,
+    input: turn,
+    prompt: turn,
+    prompt_cache_key: name,
+    user: name,
+  },
+  { requiredKeys: [] },
+);
+
 /** A request in any order of keys, and its text with white space in any places JSON allows. */
 const request = fc
   .tuple(
@@ -48,6 +70,22 @@ describe('a request body', () => {
         expect(JSON.parse(body.subarray(...scanned.modelSpan).toString())).toBe(json.model);
         expect(scanned.stream).toBe(json.stream === true);
         expect(scanned.usage === 'asked').toBe(withUsage(json) === json);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('gives the limit, the turns and the session that JSON.parse gives', () => {
+    fc.assert(
+      fc.property(request, hints, fc.constantFrom(undefined, 1, '\t'), (body, some, indent) => {
+        const json = { ...parsed(body), ...some };
+        const text = Buffer.from(JSON.stringify(json, null, indent));
+        const scanned = scanBody(text);
+        expect(scanned.maxTokens).toBe(leastOf(parsed(text)));
+        expect(scanned.session).toBe(sessionOf(parsed(text)));
+        const turns = turnsOf(parsed(text));
+        if (turns === undefined) expect(scanned.turns).toBeNull();
+        else expect(JSON.parse(text.subarray(...(scanned.turns ?? [])).toString())).toEqual(turns);
       }),
       { numRuns: 1000 },
     );
@@ -114,6 +152,26 @@ describe('a request body', () => {
     );
   });
 });
+
+function leastOf(json: Json): number | null {
+  const limits = [json.max_tokens, json.max_completion_tokens, json.max_output_tokens];
+  const whole = limits.filter((each): each is number => Number.isSafeInteger(each) && Number(each) > 0);
+  return whole.length === 0 ? null : Math.min(...whole);
+}
+
+function sessionOf(json: Json): string | null {
+  for (const each of [json.prompt_cache_key, json.user]) {
+    if (typeof each !== 'string' || each === '') continue;
+    if (Buffer.byteLength(JSON.stringify(each)) <= 514) return each;
+  }
+  return null;
+}
+
+function turnsOf(json: Json): unknown {
+  return [json.messages, json.input, json.prompt].find(
+    (each) => typeof each === 'string' || Array.isArray(each),
+  );
+}
 
 function withPlainStrings(text: string): string {
   return text.replace(

@@ -6,7 +6,18 @@ import { localDate } from '../src/clock.js';
 import type { RequestRecord } from '../src/machines/records.js';
 import { readRing } from '../src/machines/ring.js';
 import { configOf } from '../test/support/house.js';
-import { countersOf, ENDPOINTS, KINDS, MODELS, minutesOf, NOON, records, sumsOf } from './support/records.js';
+import {
+  countersOf,
+  ENDPOINTS,
+  histogramsOf,
+  KINDS,
+  MODELS,
+  minutesOf,
+  NOON,
+  plain,
+  records,
+  sumsOf,
+} from './support/records.js';
 
 const TODAY = localDate(NOON);
 const ROOMY: BlockLimits = { blockRows: 3, maxBytes: 1e9 };
@@ -49,7 +60,9 @@ function expectFold(books: Books, list: RequestRecord[], ids = ENDPOINTS): void 
   for (const id of ids) {
     expect(books.endpoint(id)).toMatchObject(countersOf(list, id));
     const sums = books.modelSums(TODAY, id);
+    const histograms = books.histograms(id);
     for (const modelId of MODELS) {
+      expect(plain(histograms.get(modelId))).toEqual(histogramsOf(list, id, modelId));
       for (const kind of KINDS) {
         const wanted = sumsOf(list, id, modelId, kind);
         const found = sums.find((one) => one.modelId === modelId && one.kind === kind);
@@ -99,6 +112,9 @@ test('nothing that is read changes in the moment of a commit', () => {
       const read = () => ({
         endpoints: ENDPOINTS.map((id) => books.endpoint(id)),
         sums: ENDPOINTS.map((id) => books.modelSums(TODAY, id).sort((a, b) => (key(a) < key(b) ? -1 : 1))),
+        histograms: [...ENDPOINTS, undefined].map((id) =>
+          MODELS.map((m) => plain(books.histograms(id).get(m))),
+        ),
         ring: books.ring(Math.floor((list[list.length - 1]?.completedAt ?? NOON) / 60_000)),
       });
       const before = read();
@@ -121,7 +137,9 @@ test('a sealed block does not change any more, and no number of a record is left
           if (i > 0) expect(block.firstSeq).toBe((blocks[i - 1]?.lastSeq ?? 0) + 1);
           if (!block.sealed) continue;
           expect(i).toBe(0);
-          const now = JSON.stringify({ ...block, counters: [...block.delta.counters] });
+          const { counters, histograms } = block.delta;
+          const tallies = [...histograms.values()].map(({ histogram }) => [...histogram]);
+          const now = JSON.stringify({ ...block, counters: [...counters], tallies });
           expect(sealed.get(block) ?? now).toBe(now);
           sealed.set(block, now);
         }
@@ -180,6 +198,11 @@ test('what was counted under a provisional id belongs to the stored one, togethe
         expect(of).toEqual(sumsOf([...before, ...after], 'e1', modelId, kind));
       }
       expect(books.modelSums(TODAY, 'e1')).toEqual([]);
+      for (const modelId of MODELS) {
+        const moved = books.histograms('stored').get(modelId);
+        expect(plain(moved)).toEqual(histogramsOf([...before, ...after], 'e1', modelId));
+      }
+      expect(books.histograms('e1').size).toBe(0);
     }),
   );
 });
@@ -197,6 +220,7 @@ test('a removed endpoint takes its counters and sums with it, and leaves the oth
         expect(books.endpoint('e1')).toBeUndefined();
         expect(books.modelSums(TODAY, 'e1')).toEqual([]);
         expect(books.modelSums(TODAY).some(({ endpointId }) => endpointId === 'e1')).toBe(false);
+        expect(books.histograms('e1').size).toBe(0);
         expectFold(books, list, ['e2', 'e3']);
       }
     }),

@@ -1,8 +1,12 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { type Candidate, loadOf } from '../src/machines/candidate.js';
-import { choose } from '../src/machines/choose.js';
+import { type Choice, choose as chooseFor, judge, PLAINLY } from '../src/machines/choose.js';
+import { NO_DEMAND } from '../src/machines/demand.js';
 import { PLAIN } from './support/candidates.js';
+
+const choose = (all: Candidate[], random: () => number, tried: ReadonlySet<string> = new Set()) =>
+  chooseFor(all, NO_DEMAND, { ...PLAINLY, random, tried });
 
 const STATUSES = ['pending', 'online', 'offline', 'error', 'draining', 'quarantined'] as const;
 
@@ -73,12 +77,20 @@ const anyone: fc.Arbitrary<Omit<Candidate, 'endpointId' | 'modelId'>> = fc.recor
     { weight: 1, arbitrary: fc.constantFrom(...STATUSES) },
   ),
   active: fc.nat(3),
-  maxConcurrency: fc.oneof(fc.constant(null), fc.integer({ min: 1, max: 3 })),
+  room: fc.oneof(fc.constant(Number.POSITIVE_INFINITY), fc.nat(2)),
+  foreign: fc.constant(0),
   // Weights, priorities, rates and turns have laws of their own, in policies.test.ts.
   weight: fc.constant(1),
   priority: fc.constant(0),
+  maxContext: fc.constant(null),
   tps: fc.constant(null),
   turn: fc.constant(0),
+  speed: fc.constant(PLAIN.speed),
+  measuredMs: fc.constant(PLAIN.measuredMs),
+  cold: fc.constant(false),
+  displaces: fc.constant(false),
+  loadingMs: fc.constant(0),
+  overdueMs: fc.constant(0),
   circuit: fc.oneof(
     { weight: 3, arbitrary: fc.constant('closed' as const) },
     { weight: 2, arbitrary: fc.constantFrom('open' as const, 'half_open' as const) },
@@ -128,8 +140,8 @@ function isOut({ endpointId, status, restMs }: Candidate, tried: ReadonlySet<str
   return tried.has(endpointId) || !['online', 'error'].includes(status) || restMs > 0;
 }
 
-function isFull({ active, maxConcurrency }: Candidate): boolean {
-  return maxConcurrency !== null && active >= maxConcurrency;
+function isFull({ room }: Candidate): boolean {
+  return room <= 0;
 }
 
 /** A half-open one that may have its trial now. */
@@ -150,10 +162,7 @@ function bestOf(able: Candidate[]): Candidate[] {
 }
 
 /** Runs a law on many cases, and says of how many it had something to say. */
-function law(
-  check: (seen: Case & { able: Candidate[]; choice: ReturnType<typeof choose> }) => boolean,
-  numRuns = 2000,
-): void {
+function law(check: (seen: Case & { able: Candidate[]; choice: Choice }) => boolean, numRuns = 2000): void {
   let told = 0;
   fc.assert(
     fc.property(cases, chances, ({ all, tried }, list) => {
@@ -266,7 +275,7 @@ test('it is full exactly where nobody is chosen though one of the best would do 
     expect(choice.full).toBe(choice.chosen === undefined && best.length > 0);
     if (choice.full) {
       expect(best.every(isFull)).toBe(true);
-      const freed = able.map((one) => (one === best[0] ? { ...one, active: 0 } : one));
+      const freed = able.map((one) => (one === best[0] ? { ...one, active: 0, room: 1 } : one));
       expect(choose(freed, () => 0, tried).chosen).toBeDefined();
       full += 1;
     }
@@ -283,7 +292,9 @@ test('it is full exactly where nobody is chosen though one of the best would do 
 
 test('whoever could not be chosen has a reason that is true, and whoever could be, or is, has none', () => {
   const seen = new Set<string>();
-  law(({ all, tried, able, choice: { chosen, judged } }) => {
+  law(({ all, tried, able, choice }) => {
+    const { chosen } = choice;
+    const judged = judge(choice);
     expect(judged.map(({ candidate }) => candidate)).toEqual(all);
     const best = bestOf(able);
     for (const { candidate, reason } of judged) {

@@ -286,6 +286,11 @@ const sample = fc.record({
   cold: fc.boolean(),
   firstByteMs: fc.double({ min: 0, max: 60_000, noNaN: true }),
   durationMs: fc.double({ min: 0, max: 90_000, noNaN: true }),
+  cachedBytes: fc.nat(2000),
+  ahead: fc.nat(80),
+  beside: fc.double({ min: 0, max: 80, noNaN: true }),
+  outputTokens: fc.option(fc.nat(500)),
+  mono: fc.constant(0),
 });
 const what = fc.oneof(
   { weight: 3, arbitrary: fc.constantFrom('transport' as const, 'answer' as const) },

@@ -59,6 +59,7 @@ const check = (result: CheckResult, probe: boolean, stale: boolean) =>
         version,
         result,
         probe,
+        inFlight: 0,
         at: model.clock,
         nextCheckAt: model.clock + 10,
       });
@@ -152,6 +153,7 @@ const result: fc.Arbitrary<CheckResult> = fc.oneof(
       { maxLength: 2 },
     ),
     loaded: fc.constant(null),
+    load: fc.constant(null),
   }),
   fc.record({
     ok: fc.constant(false as const),

@@ -27,6 +27,7 @@ const checked = (result: CheckResult, version = 1): EndpointEvent => ({
   version,
   result,
   probe: true,
+  inFlight: 0,
   at: 1,
   nextCheckAt: 1,
 });

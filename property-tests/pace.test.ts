@@ -7,9 +7,12 @@ import {
   learn,
   NEW_PACE,
   type Pace,
-  type PaceSample,
   percentile,
 } from '../src/machines/pace.js';
+import type { SpeedSample } from '../src/machines/speed.js';
+
+/** Alone, nothing of it read before, its tokens not told. */
+const ALONE = { cachedBytes: 0, ahead: 0, beside: 0, outputTokens: null, mono: 0 };
 
 const KB = 1024;
 const SHORT = 8 * KB;
@@ -34,14 +37,14 @@ const asked: fc.Arbitrary<Asked> = fc.record({
 });
 /** What was learned, and what is asked then: mostly of the same few kinds, so that they meet. */
 interface Case {
-  list: PaceSample[];
+  list: SpeedSample[];
   what: Asked;
 }
 
-const sampleOf = (of: fc.Arbitrary<Asked>): fc.Arbitrary<PaceSample> =>
+const sampleOf = (of: fc.Arbitrary<Asked>): fc.Arbitrary<SpeedSample> =>
   fc
     .tuple(of, ms, ms)
-    .map(([what, firstByteMs, more]) => ({ ...what, firstByteMs, durationMs: firstByteMs + more }));
+    .map(([what, firstByteMs, more]) => ({ ...ALONE, ...what, firstByteMs, durationMs: firstByteMs + more }));
 const cases: fc.Arbitrary<Case> = fc.array(asked, { minLength: 1, maxLength: 3 }).chain((few) => {
   const kind = fc.oneof({ weight: 9, arbitrary: fc.constantFrom(...few) }, { weight: 1, arbitrary: asked });
   const list = fc.array(sampleOf(kind), { maxLength: 60, size: 'max' });
@@ -49,8 +52,9 @@ const cases: fc.Arbitrary<Case> = fc.array(asked, { minLength: 1, maxLength: 3 }
 });
 const share = fc.oneof(fc.double({ min: 0.001, max: 1, noNaN: true }), fc.constantFrom(0.5, 0.95, 0.99, 1));
 
-const after = (list: PaceSample[]): Pace => list.reduce(learn, NEW_PACE);
-const streamOf = (firstByteMs: number, more: Partial<PaceSample> = {}): PaceSample => ({
+const after = (list: SpeedSample[]): Pace => list.reduce(learn, NEW_PACE);
+const streamOf = (firstByteMs: number, more: Partial<SpeedSample> = {}): SpeedSample => ({
+  ...ALONE,
   promptBytes: 100,
   stream: true,
   cold: false,

@@ -2,7 +2,9 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { Turns } from '../src/actors/turns.js';
 import { type Candidate, loadOf } from '../src/machines/candidate.js';
-import { choose } from '../src/machines/choose.js';
+import { choose as chooseFor, judge, PLAINLY } from '../src/machines/choose.js';
+import { NO_DEMAND } from '../src/machines/demand.js';
+import { outlookOf } from '../src/machines/outlook.js';
 import { POLICIES, type PolicyName } from '../src/machines/policies.js';
 import { PLAIN } from './support/candidates.js';
 
@@ -14,7 +16,7 @@ const some = fc
     fc.record({
       status: fc.constantFrom('online' as const, 'online' as const, 'error' as const, 'draining' as const),
       active: fc.nat(4),
-      maxConcurrency: fc.constantFrom(null, 2, 4),
+      room: fc.constantFrom(Number.POSITIVE_INFINITY, 2, 0),
       weight: fc.constantFrom(0.5, 1, 1, 3),
       priority: fc.nat(2),
       tps: fc.constantFrom(null, 10, 40, 90),
@@ -35,7 +37,13 @@ function chance(from: number): () => number {
   };
 }
 
-const hasRoom = ({ active, maxConcurrency }: Candidate) => maxConcurrency === null || active < maxConcurrency;
+const hasRoom = ({ room }: Candidate) => room > 0;
+
+/** Nobody is waited for: whoever has no room sends the request on. */
+const choose = (all: Candidate[], random: () => number, tried: ReadonlySet<string>, policy: PolicyName) =>
+  chooseFor(all, NO_DEMAND, { ...PLAINLY, random, tried, policy });
+const pick = (name: PolicyName, able: Candidate[], random: () => number) =>
+  POLICIES[name](able, random, outlookOf(able, NO_DEMAND));
 const healthOf = ({ status, hung }: Candidate) => (status === 'error' ? 2 : 0) + (hung ? 1 : 0);
 
 test('under every policy somebody who can serve is chosen if there is one, of the best health and the first priority', () => {
@@ -56,7 +64,9 @@ test('under every policy somebody who can serve is chosen if there is one, of th
 test('why somebody was not chosen is told of everybody who could not be, under every policy', () => {
   fc.assert(
     fc.property(policy, some, seed, (name, all, from) => {
-      const { chosen, judged } = choose(all, chance(from), new Set(), name);
+      const choice = choose(all, chance(from), new Set(), name);
+      const { chosen } = choice;
+      const judged = judge(choice);
       for (const { candidate, reason } of judged) {
         if (candidate === chosen) expect(reason).toBeNull();
         if (reason === null) expect(candidate.priority).toBe(chosen?.priority ?? candidate.priority);
@@ -70,9 +80,9 @@ test('least busy takes the least load for its weight, and one of two at random i
   fc.assert(
     fc.property(some, seed, (all, from) => {
       const able = all.filter(hasRoom);
-      const least = POLICIES['least-busy'](able, chance(from));
+      const least = pick('least-busy', able, chance(from));
       if (least !== undefined) expect(loadOf(least)).toBe(Math.min(...able.map(loadOf)));
-      const ofTwo = POLICIES['power-of-two'](able, chance(from));
+      const ofTwo = pick('power-of-two', able, chance(from));
       const busiest = Math.max(...able.map(loadOf));
       const others = able.filter((one) => one !== ofTwo);
       if (ofTwo !== undefined && others.length > 0 && loadOf(ofTwo) === busiest) {
@@ -85,7 +95,7 @@ test('least busy takes the least load for its weight, and one of two at random i
 test('fastest takes an unmeasured one first, then the most tokens per second for its weight', () => {
   fc.assert(
     fc.property(some, seed, (all, from) => {
-      const chosen = POLICIES.fastest(all, chance(from));
+      const chosen = pick('fastest', all, chance(from));
       if (chosen === undefined) return;
       const isUnknown = all.some(({ tps }) => tps === null);
       if (isUnknown) expect(chosen.tps).toBeNull();

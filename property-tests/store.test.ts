@@ -10,7 +10,7 @@ import type { RequestRecord } from '../src/machines/records.js';
 import { RING_MINUTES, readRing } from '../src/machines/ring.js';
 import { SqliteStore } from '../src/persistence/sqlite/sqlite-store.js';
 import { configOf } from '../test/support/house.js';
-import { countersOf, ENDPOINTS, KINDS, MODELS, NOON, OWNERS, records } from './support/records.js';
+import { countersOf, ENDPOINTS, KINDS, MODELS, NOON, OWNERS, plain, records } from './support/records.js';
 
 const TODAY = localDate(NOON);
 
@@ -48,6 +48,7 @@ async function restored(file: string, minute: number): Promise<Books> {
   for (const { config, seed } of await store.seedEndpoints()) books.seedEndpoint(config, seed);
   for (const [id, models] of await store.seedModels()) books.seedModels(id, models);
   books.seedSums(await store.seedSums(TODAY));
+  books.seedHistograms(await store.seedHistograms());
   books.seedUsage(await store.seedUsage(TODAY));
   books.seedMinutes(await store.seedMinutes(minute - RING_MINUTES + 1, minute));
   await store.close();
@@ -60,6 +61,9 @@ function numbersOf(books: Books, minute: number) {
   return {
     endpoints: ENDPOINTS.map((id) => books.endpoint(id)),
     sums: books.modelSums(TODAY).sort((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1)),
+    histograms: [...ENDPOINTS, undefined].map((id) =>
+      MODELS.map((model) => plain(books.histograms(id).get(model))),
+    ),
     timeline: slots,
     average: measured === 0 ? null : slots.reduce((sum, slot) => sum + slot.measuredMs, 0) / measured,
     usage: OWNERS.map((id) => books.usage(id, TODAY)),

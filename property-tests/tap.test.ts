@@ -100,8 +100,8 @@ function run(settings: TapOptions, chunks: Buffer[]) {
   }
   out.push(...tap.end());
   if (settled !== undefined) expect(tap.outcome).toBe(settled);
-  const { outcome, failure, mode, inputTokens, outputTokens, estimated, sawToken } = tap;
-  const verdict = { outcome, failure, mode, inputTokens, outputTokens, estimated, sawToken };
+  const { outcome, failure, mode, inputTokens, outputTokens, estimated, deltas } = tap;
+  const verdict = { outcome, failure, mode, inputTokens, outputTokens, estimated, deltas };
   return { bytes: Buffer.concat(out).toString('latin1'), verdict };
 }
 

@@ -18,6 +18,11 @@ export function minuteOf(at: number): number {
   return Math.floor(at / MINUTE_MS);
 }
 
+/** Hours since the epoch of a wall-clock time. */
+export function hourOf(at: number): number {
+  return Math.floor(minuteOf(at) / 60);
+}
+
 let lastMinute = Number.NaN;
 let lastDate = '';
 

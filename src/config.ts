@@ -55,6 +55,8 @@ export interface Config {
   deadlines: Deadlines;
   queue: QueueLimits;
   policy: PolicyName;
+  /** Predicted wait that makes the next priority serve, ms. */
+  overflowMs: number;
   access: AccessConfig;
 }
 
@@ -89,7 +91,8 @@ Options (and their environment variables)
   --data-dir DIR        TROUPE_DATA_DIR      where troupe.db lives (./data)
   --endpoint NAME=URL   TROUPE_ENDPOINTS     registered at start; repeatable, comma separated in the variable
   --demo                TROUPE_DEMO=1        three simulated engines on a fresh temporary data dir
-  --policy NAME         TROUPE_POLICY        ${Object.keys(POLICIES).join(', ')} (least-busy)
+  --policy NAME         TROUPE_POLICY        ${Object.keys(POLICIES).join(', ')} (adaptive)
+  --overflow-ms NUMBER  TROUPE_OVERFLOW_MS   predicted wait past which the next priority serves (1000)
   --log-level LEVEL     TROUPE_LOG_LEVEL     ${LOG_LEVELS.join(', ')} (info)
   --tls-cert FILE       TROUPE_TLS_CERT      serve HTTPS with this certificate (PEM); read again when it changes
   --tls-key FILE        TROUPE_TLS_KEY       and this private key
@@ -155,6 +158,7 @@ export function readConfig(argv: string[], env: NodeJS.ProcessEnv): Command {
       timeoutMs: number('TROUPE_QUEUE_TIMEOUT_MS', env, 60_000, 0, MOST_MS),
     },
     policy: policyOf(values.policy, env),
+    overflowMs: overflowOf(values['overflow-ms'], env),
     access: accessOf(values, env, host),
   };
   return { run: values.check ? 'check' : 'serve', config };
@@ -190,6 +194,7 @@ function readOptions(argv: string[]) {
         demo: { type: 'boolean' },
         'log-level': { type: 'string' },
         policy: { type: 'string' },
+        'overflow-ms': { type: 'string' },
         'tls-cert': { type: 'string' },
         'tls-key': { type: 'string' },
         'trust-proxy': { type: 'string' },
@@ -294,10 +299,15 @@ function logLevelOf(option: string | undefined, env: NodeJS.ProcessEnv): string 
 }
 
 function policyOf(option: string | undefined, env: NodeJS.ProcessEnv): PolicyName {
-  const policy = option ?? env.TROUPE_POLICY ?? 'least-busy';
+  const policy = option ?? env.TROUPE_POLICY ?? 'adaptive';
   if (Object.hasOwn(POLICIES, policy)) return policy as PolicyName;
   const name = option === undefined ? 'TROUPE_POLICY' : '--policy';
   throw new ConfigError(`${name} ${JSON.stringify(policy)}: one of ${Object.keys(POLICIES).join(', ')}`);
+}
+
+function overflowOf(option: string | undefined, env: NodeJS.ProcessEnv): number {
+  const name = option === undefined ? 'TROUPE_OVERFLOW_MS' : '--overflow-ms';
+  return number(name, { [name]: option ?? env.TROUPE_OVERFLOW_MS }, 1000, 0, MOST_MS);
 }
 
 function endpointsOf(options: string[] | undefined, env: NodeJS.ProcessEnv): NamedUrl[] {

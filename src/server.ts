@@ -93,7 +93,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   const random = seams.random ?? Math.random;
   const dir = dataDirAt(config.dataDir);
   const books = new Books(randomUUID());
-  const leases = new LeaseTable();
+  const leases = new LeaseTable(() => clock.mono());
   const store = new SqliteStore(dir.database, () => clock.now(), seams.onWriter);
   const { access } = config;
   const directory = new Directory(access.apiKey);
@@ -137,6 +137,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     vault,
     sweep: () => logins.sweep(),
     policy: config.policy,
+    overflowMs: config.overflowMs,
     healthIntervalMs: config.healthIntervalMs,
     retentionDays: config.retentionDays,
     unsavedFile: dir.unsaved,
@@ -175,7 +176,6 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     random,
     deadlines: config.deadlines,
     queue: config.queue,
-    policy: config.policy,
     log,
     closed: () =>
       phase === 'draining' ? new ApiError('shutting_down', 'the server is shutting down') : null,
@@ -203,9 +203,6 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
       tree,
       caughtUp,
       live: () => inference.live(),
-      policy: config.policy,
-      random,
-      clock,
     }),
     ...modelRoutes(house),
     ...authRoutes({ logins, directory, addressOf }),

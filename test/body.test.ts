@@ -120,6 +120,55 @@ describe('scanning a request body', () => {
     );
   });
 
+  it.each([
+    ['{"max_tokens":5}', 5],
+    ['{"max_completion_tokens":7,"max_tokens":9}', 7],
+    ['{"max_output_tokens":3,"max_completion_tokens":4}', 3],
+    ['{"max_tokens":1e2}', 100],
+    ['{"max_tokens":"5","max_output_tokens":6}', 6],
+    ['{"max_tokens":0,"max_completion_tokens":-1,"max_output_tokens":1.5}', null],
+    ['{"max_tokens":null,"max_completion_tokens":true,"max_output_tokens":[5]}', null],
+    [`{"max_tokens":1${'0'.repeat(40)}}`, null],
+    ['{"max_tokens":5,"max_tokens":8}', 8],
+    ['{"max_tokens":5,"max_tokens":null}', null],
+    ['{"max\\u005ftokens":5}', 5],
+    ['{"x":{"max_tokens":5}}', null],
+    ['{}', null],
+  ])('takes the least whole limit of %s', (text, limit) => {
+    expect(scan(text.replace('{', '{"model":"a",').replace(',}', '}')).maxTokens).toBe(limit);
+  });
+
+  it.each([
+    ['"messages":[1],"input":"b","prompt":"c"', '[1]'],
+    ['"prompt":"c","input":"b"', '"b"'],
+    ['"prompt":["c"]', '["c"]'],
+    ['"messages":null,"input":{},"prompt" : "c" ', '"c"'],
+    ['"messages":[1],"messages":[2]', '[2]'],
+    ['"messages":[1],"messages":7', undefined],
+    ['"x":[1]', undefined],
+  ])('finds the turns in %s', (members, turns) => {
+    const text = `{"model":"a",${members}}`;
+    const span = scan(text).turns;
+    expect(span === null ? undefined : text.slice(...span)).toBe(turns);
+  });
+
+  it.each([
+    ['"prompt_cache_key":"k","user":"u"', 'k'],
+    ['"user":"u"', 'u'],
+    ['"user":"u","prompt_cache_key":""', 'u'],
+    ['"user":"u","prompt_cache_key":7', 'u'],
+    ['"user":"\\u0061\\"ü"', 'a"ü'],
+    ['"user":"u","user":"v"', 'v'],
+    [`"prompt_cache_key":"${'k'.repeat(512)}","user":"u"`, 'k'.repeat(512)],
+    [`"prompt_cache_key":"${'k'.repeat(513)}","user":"u"`, 'u'],
+    ['"prompt_cache_key":"\\x","user":"u"', 'u'],
+    ['"user":""', null],
+    ['"user":{"user":"u"}', null],
+    ['"x":"u"', null],
+  ])('finds the session in %s', (members, session) => {
+    expect(scan(`{"model":"a",${members}}`).session).toBe(session);
+  });
+
   it('takes time in proportion to the length, whatever the strings hold', () => {
     const started = performance.now();
     for (const filling of ['x', '\\"', '\\\\', 'x \\" ']) {

@@ -300,7 +300,8 @@ function sumOf(points: Record<string, number>[], key: string): number {
   return points.reduce((sum, point) => sum + (point[key] ?? 0), 0);
 }
 
-const MEASURED = /^(id|endpoint_id|base_url|registered_at)$|^last_|latency|average|duration|tps$/;
+const MEASURED =
+  /^(id|endpoint_id|base_url|registered_at)$|^last_|latency|average|duration|ttft|inter_token|prediction|tps$/;
 
 function unmeasured(value: Record<string, unknown>): object {
   return Object.fromEntries(

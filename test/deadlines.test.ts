@@ -13,6 +13,8 @@ function globalOf(env: Record<string, string> = {}) {
   return command.config.deadlines;
 }
 
+const ALONE = { cachedBytes: 0, ahead: 0, beside: 0, outputTokens: null, mono: 0 };
+
 const firstByte = (asked: typeof SHORT, pace = NEW_PACE, env = {}, own = {}) =>
   deadlinesOf(globalOf(env), { ...configOf('one'), deadlines: own }, 'm', pace, asked).firstByteMs;
 
@@ -21,7 +23,7 @@ test('the default deadline to the first byte grows with the prompt, faster boxes
   const unlearned = firstByte(LONG);
   expect(unlearned).toBeGreaterThan(120_000 + 400_000);
   // 400 kB in 10 s.
-  const fast = learn(NEW_PACE, { ...LONG, firstByteMs: 10_000, durationMs: 11_000 });
+  const fast = learn(NEW_PACE, { ...ALONE, ...LONG, firstByteMs: 10_000, durationMs: 11_000 });
   expect(firstByte(LONG, fast)).toBeGreaterThan(120_000 + 15_000);
   expect(firstByte(LONG, fast)).toBeLessThan(120_000 + 25_000);
   expect(firstByte({ ...LONG, promptBytes: 32 << 20 })).toBeLessThanOrEqual(120_000 + 30 * 60_000);
@@ -30,11 +32,11 @@ test('the default deadline to the first byte grows with the prompt, faster boxes
 test('it grows with the time a cold model took to load, and with that of answers that come as a whole', () => {
   const cold = { ...SHORT, cold: true };
   expect(firstByte(cold)).toBe(120_000);
-  const loaded = learn(NEW_PACE, { ...cold, firstByteMs: 40_000, durationMs: 41_000 });
+  const loaded = learn(NEW_PACE, { ...ALONE, ...cold, firstByteMs: 40_000, durationMs: 41_000 });
   expect(firstByte(cold, loaded)).toBe(200_000);
   expect(firstByte(SHORT, loaded)).toBe(120_000);
   const whole = { ...SHORT, stream: false };
-  const answered = learn(NEW_PACE, { ...whole, firstByteMs: 30_000, durationMs: 30_000 });
+  const answered = learn(NEW_PACE, { ...ALONE, ...whole, firstByteMs: 30_000, durationMs: 30_000 });
   expect(firstByte(whole, answered)).toBe(660_000);
 });
 

@@ -54,7 +54,7 @@ test('a request that fails before its first byte is answered by the next best en
   });
   const { decision } = (await server.get(`/api/dashboard/request-responses/${row.id}`)).json;
   expect(decision).toEqual(expect.schemaMatching(shapes.decision));
-  expect(decision).toMatchObject({ policy: 'least-busy', rejected: { tried: 1 } });
+  expect(decision).toMatchObject({ policy: 'adaptive', rejected: { tried: 1 } });
   expect(decision.candidates[0]).toMatchObject({ endpoint_name: 'box1', eligible: true, reason: null });
   expect((await server.get('/api/dashboard/stats')).json.requests_60m).toEqual({ success: 1, error: 0 });
 });

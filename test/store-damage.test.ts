@@ -21,12 +21,14 @@ async function usedDataDir() {
 async function numbers(server: ServerProcess) {
   const { stats, endpoints } = (await server.get('/api/dashboard/overview')).json;
   const list = (await server.get('/api/dashboard/request-responses')).json;
+  const [model] = (await server.get('/api/dashboard/model-stats')).json;
   return {
     endpoints: endpoints.length,
     total: stats.total_requests,
     tokens: stats.total_tokens,
     hour: stats.requests_60m.success,
     rows: list.total_count,
+    durations: model?.duration_ms ?? null,
   };
 }
 
@@ -85,6 +87,7 @@ test('of a database with a damaged page everything readable is copied and the re
     total: before.total,
     tokens: before.tokens,
     hour: before.hour,
+    durations: before.durations,
   });
   expect(after.rows).toBeLessThan(before.rows);
   expect(after.rows).toBeGreaterThan(0);
@@ -92,7 +95,14 @@ test('of a database with a damaged page everything readable is copied and the re
   expect((await server.chat('sim-small')).status).toBe(200);
 });
 
-test.each(['requests', 'endpoint_daily_stats', 'endpoint_models', 'request_minutes', 'ledger_cursors'])(
+test.each([
+  'requests',
+  'endpoint_daily_stats',
+  'endpoint_histograms',
+  'endpoint_models',
+  'request_minutes',
+  'ledger_cursors',
+])(
   'without its table %s the server starts, says that it is not seeded, and makes the table again',
   async (table) => {
     const { dataDir, before } = await usedDataDir();
@@ -105,6 +115,8 @@ test.each(['requests', 'endpoint_daily_stats', 'endpoint_models', 'request_minut
     expect(after.rows).toBe(table === 'requests' ? 0 : before.rows);
     expect(after.tokens).toBe(table === 'endpoint_daily_stats' ? 0 : before.tokens);
     expect(after.hour).toBe(table === 'request_minutes' ? 0 : before.hour);
+    const gone = table === 'endpoint_histograms' || table === 'endpoint_daily_stats';
+    expect(after.durations).toEqual(gone ? null : before.durations);
     expect(await server.end()).toBe(0);
     const again = await spawnServer({ dataDir });
     expect((await again.get('/ready')).json).toMatchObject({ seeded: true });

@@ -27,13 +27,20 @@ async function onDisk(dataDir: string) {
     counters: await one('SELECT sum(successful_requests + failed_requests) FROM endpoints'),
     daily: await one('SELECT sum(successful_requests + failed_requests) FROM endpoint_daily_stats'),
     minutes: await one('SELECT sum(success + error) FROM request_minutes'),
+    measured: await one("SELECT sum(count) FROM endpoint_histograms WHERE hour = 0 AND metric = 'duration'"),
     rows: await one('SELECT count(*) FROM requests'),
   };
   await db.close();
   return result;
 }
 
-const same = (count: number) => ({ counters: count, daily: count, minutes: count, rows: count });
+const same = (count: number) => ({
+  counters: count,
+  daily: count,
+  minutes: count,
+  measured: count,
+  rows: count,
+});
 
 /** Clients that go on asking until they are told to stop; answers how many answers they got. */
 function load(server: Api, clients: number) {
@@ -147,7 +154,8 @@ test('what cannot be written at the end goes to a file, exit 1, and is read in a
   await first.chat('sim-small');
   const locker = await openFile(first.dataDir);
   await locker.exec('BEGIN IMMEDIATE');
-  for (let i = 0; i < 5; i += 1) await first.chat('sim-small');
+  for (let i = 0; i < 5; i += 1) await first.chat('sim-small', { stream: i > 2 });
+  const models = (await first.get('/api/dashboard/model-stats')).json;
   expect(await first.end()).toBe(1);
   const saved = await readFile(join(first.dataDir, 'troupe.unsaved.ndjson'), 'utf8');
   expect(saved.trim().split('\n').length).toBeGreaterThan(0);
@@ -157,6 +165,7 @@ test('what cannot be written at the end goes to a file, exit 1, and is read in a
   const second = await spawnServer({ dataDir: first.dataDir });
   const { stats } = (await second.get('/api/dashboard/overview')).json;
   expect(stats).toMatchObject({ total_requests: 6, requests_60m: { success: 6 } });
+  expect((await second.get('/api/dashboard/model-stats')).json).toEqual(models);
   expect(readdirSync(first.dataDir)).not.toContain('troupe.unsaved.ndjson');
   expect(await second.end()).toBe(0);
   expect(await onDisk(first.dataDir)).toEqual(same(6));
@@ -201,12 +210,19 @@ test('a server that starts beside a locked database serves, and joins the number
   const { endpoints } = (await second.get('/api/dashboard/overview')).json;
   expect(endpoints).toHaveLength(1);
   expect(endpoints[0]).toMatchObject({ id, name: 'box', total_requests: 4 + early });
+  const models = (await second.get('/api/dashboard/model-stats')).json;
+  expect(models).toMatchObject([{ total_requests: 4 + early, duration_ms: { p50: expect.any(Number) } }]);
   expect((await second.chat('sim-small')).status).toBe(200);
   await until(async () => !(await ready(second)).degraded);
+  const live = (await second.get('/api/dashboard/model-stats')).json;
   expect(await second.end()).toBe(0);
+  const third = await spawnServer({ dataDir: first.dataDir });
+  expect((await third.get('/api/dashboard/model-stats')).json).toEqual(live);
+  await third.end();
   const disk = await onDisk(first.dataDir);
   expect(disk.counters).toBe(5 + early);
   expect(disk.daily).toBe(5 + early);
+  expect(disk.measured).toBe(5 + early);
 });
 
 test('on a data dir that can only be read the server serves what it can and says that it is degraded', async () => {

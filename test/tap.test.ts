@@ -36,7 +36,8 @@ interface Seen {
 }
 
 function verdictOf(tap: Tap): Omit<Seen, 'bytes'> {
-  const { outcome, failure, inputTokens, outputTokens, estimated, sawToken } = tap;
+  const { outcome, failure, inputTokens, outputTokens, estimated } = tap;
+  const sawToken = tap.deltas > 0;
   return { outcome, failure, input: inputTokens, output: outputTokens, estimated, sawToken };
 }
 
@@ -168,7 +169,7 @@ describe('bytes of a stream', () => {
     expect(text(tap.push(Buffer.from('y'.repeat(40_000))))).toBe(head + 'y'.repeat(40_000));
     expect(text(tap.push(Buffer.from('z')))).toBe('z');
     expect(text(tap.push(Buffer.from(`"}}]}\n\n${stop}da`)))).toBe(`"}}]}\n\n${stop}`);
-    expect(tap.sawToken).toBe(true);
+    expect(tap.deltas).toBe(1);
   });
 
   it('are not hidden in part: a usage event that was let go is let go wholly', () => {
@@ -376,9 +377,9 @@ describe('tokens of a chat stream', () => {
   it('run along before the end', () => {
     const tap = createTap(chat);
     tap.push(Buffer.from(choice({ role: 'assistant', content: '' })));
-    expect([tap.sawToken, tap.outputTokens]).toEqual([false, 0]);
+    expect([tap.deltas, tap.outputTokens]).toEqual([0, 0]);
     tap.push(Buffer.from(choice({ content: 'a' })));
-    expect([tap.sawToken, tap.outputTokens, tap.estimated]).toEqual([true, 1, true]);
+    expect([tap.deltas, tap.outputTokens, tap.estimated]).toEqual([1, 1, true]);
     tap.push(Buffer.from(usageEvent));
     expect([tap.inputTokens, tap.outputTokens, tap.estimated]).toEqual([7, 11, false]);
   });

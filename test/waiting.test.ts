@@ -1,46 +1,39 @@
 import { expect, test } from 'vitest';
 import { createActor } from 'xstate';
+import { PLAIN } from '../property-tests/support/candidates.js';
 import type { Catalogue } from '../src/actors/catalogue.js';
+import { Chooser } from '../src/actors/chooser.js';
+import { Explorations } from '../src/actors/explorations.js';
 import type { System } from '../src/actors/names.js';
+import { Pins } from '../src/actors/pins.js';
 import type { Roster } from '../src/actors/roster.js';
+import { Turns } from '../src/actors/turns.js';
 import { type Waiter, WaitingRoom } from '../src/actors/waiting.js';
-import type { Candidate } from '../src/machines/candidate.js';
+import { NO_DEMAND } from '../src/machines/demand.js';
 import { queueLogic } from '../src/machines/queue.js';
 import { chatBody, rawRequest } from './support/clients.js';
 import { engine, pause, startLocal } from './support/server.js';
 
-const PLAIN: Candidate = {
-  endpointId: 'one',
-  modelId: 'm',
-  status: 'online',
-  active: 1,
-  maxConcurrency: 1,
-  weight: 1,
-  priority: 0,
-  tps: null,
-  turn: 0,
-  circuit: 'closed',
-  onTrial: false,
-  failureRate: 0,
-  freshFailureRate: 0,
-  proven: false,
-  restMs: 0,
-  hung: false,
-};
-
 /** A room in front of boxes whose load the test moves; every turn fills the box again. */
 function room(...ids: string[]) {
-  const boxes = ids.map((endpointId) => ({ ...PLAIN, endpointId }));
+  const boxes = ids.map((endpointId) => ({ ...PLAIN, endpointId, active: 1, room: 0 }));
   const actor = createActor(queueLogic, { input: { tickets: [] } }).start();
   const clock = { now: 0 };
-  const waiting = new WaitingRoom({
-    catalogue: { candidates: () => boxes, places: () => [] } as unknown as Catalogue,
-    roster: {} as Roster,
-    system: () => ({ get: () => actor }) as unknown as System,
-    mono: () => clock.now,
-    random: () => 0.999,
+  const catalogue = { candidates: () => boxes, places: () => [] } as unknown as Catalogue;
+  const mono = () => clock.now;
+  const chooser = new Chooser({
+    catalogue,
+    turns: new Turns(),
+    pins: new Pins(),
+    explorations: new Explorations(),
     policy: 'least-busy',
+    overflowMs: 1000,
+    random: () => 0.999,
+    mono,
+    ahead: () => 0,
   });
+  const system = () => ({ get: () => actor }) as unknown as System;
+  const waiting = new WaitingRoom({ chooser, catalogue, roster: {} as Roster, system, mono });
   const log: string[] = [];
   let serial = 0;
   const enter = (model = 'm', tried: string[] = []) => {
@@ -48,12 +41,13 @@ function room(...ids: string[]) {
     const ticket = { id: `${model}${serial}`, model, key: '', priority: 0 };
     const waiter: Waiter = {
       ticket,
+      wanted: { ...NO_DEMAND, model, session: null, prefixes: [] },
       since: clock.now,
       tried: new Set(tried),
       begin: ({ chosen }) => {
         log.push(`${ticket.id} at ${chosen?.endpointId}`);
         const box = boxes.find(({ endpointId }) => endpointId === chosen?.endpointId);
-        if (box !== undefined) box.active = 1;
+        if (box !== undefined) Object.assign(box, { active: 1, room: 0 });
       },
       giveUp: () => {
         log.push(`${ticket.id} gave up`);
@@ -64,7 +58,7 @@ function room(...ids: string[]) {
   };
   const free = (id: string) => {
     const box = boxes.find(({ endpointId }) => endpointId === id);
-    if (box !== undefined) box.active = 0;
+    if (box !== undefined) Object.assign(box, { active: 0, room: 1 });
     waiting.pump();
   };
   return { waiting, boxes, clock, log, enter, free };

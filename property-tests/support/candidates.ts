@@ -1,4 +1,5 @@
 import type { Candidate } from '../../src/machines/candidate.js';
+import { NEW_SPEED } from '../../src/machines/speed.js';
 
 /** An endpoint that serves, has nothing to do and never failed. */
 export const PLAIN: Candidate = {
@@ -6,11 +7,19 @@ export const PLAIN: Candidate = {
   modelId: 'm',
   status: 'online',
   active: 0,
-  maxConcurrency: null,
+  room: Number.POSITIVE_INFINITY,
+  foreign: 0,
   weight: 1,
   priority: 0,
+  maxContext: null,
   tps: null,
   turn: 0,
+  speed: NEW_SPEED,
+  measuredMs: Number.POSITIVE_INFINITY,
+  cold: false,
+  displaces: false,
+  loadingMs: 0,
+  overdueMs: 0,
   circuit: 'closed',
   onTrial: false,
   freshFailureRate: 0,

@@ -1,4 +1,6 @@
 import fc from 'fast-check';
+import { addValue, type Histogram } from '../../src/machines/histogram.js';
+import type { Metric } from '../../src/machines/hour-histograms.js';
 import type { ApiKind, AttemptRecord, RequestRecord } from '../../src/machines/records.js';
 
 /** Noon of a day in the local zone, so that a run of minutes stays within it. */
@@ -14,16 +16,30 @@ const attempt: fc.Arbitrary<AttemptRecord> = fc
     modelId: fc.constantFrom(...MODELS),
     counted: fc.constantFrom('success' as const, 'failure' as const, 'none' as const),
     durationMs: fc.integer({ min: 1, max: 60_000 }),
+    predictedMs: fc.option(fc.integer({ min: 1, max: 60_000 })),
+    firstTokenMs: fc.option(fc.double({ min: 0, max: 60_000, noNaN: true })),
+    gaps: fc.array(fc.double({ min: 0, max: 1000, noNaN: true }), { maxLength: 8 }),
+    isWhole: fc.boolean(),
     inputTokens: fc.option(fc.nat(1000)),
     outputTokens: fc.option(fc.nat(1000)),
     statusCode: fc.option(fc.constantFrom(200, 500)),
   })
-  .map((one) => ({
+  .map(({ firstTokenMs, gaps, isWhole, ...one }) => ({
     ...one,
     endpointName: one.endpointId,
     error: one.counted === 'failure' ? 'it broke' : null,
     sampled: one.counted === 'success' && (one.outputTokens ?? 0) > 0,
+    samples:
+      isWhole && one.counted === 'success'
+        ? { firstTokenMs, gaps: gaps.length === 0 ? null : histogramOf(gaps) }
+        : undefined,
   }));
+
+export function histogramOf(values: number[]): Histogram {
+  const histogram: Histogram = new Map();
+  for (const value of values) addValue(histogram, value);
+  return histogram;
+}
 
 /** Finished requests in the order of their completion, some seconds apart. Ids are given by place. */
 export function records(maxLength = 40, mostApartMs = 90_000): fc.Arbitrary<RequestRecord[]> {
@@ -115,4 +131,38 @@ export function sumsOf(list: RequestRecord[], endpointId: string, modelId: strin
     }
   }
   return sums;
+}
+
+/** The histograms of one endpoint × model, plainly: by metric, by bucket, how many and their sum. */
+export function histogramsOf(list: RequestRecord[], endpointId: string, modelId: string) {
+  const found: Partial<Record<Metric, Record<number, [count: number, sum: number]>>> = {};
+  const add = (metric: Metric, histogram: Histogram | null) => {
+    if (histogram === null) return;
+    found[metric] ??= {};
+    for (const [bucket, { count, sum }] of histogram) {
+      const [counted, summed] = found[metric][bucket] ?? [0, 0];
+      found[metric][bucket] = [counted + count, summed + sum];
+    }
+  };
+  for (const one of list.flatMap(({ attempts }) => attempts)) {
+    if (one.endpointId !== endpointId || one.modelId !== modelId || one.samples === undefined) continue;
+    const { durationMs, predictedMs, samples } = one;
+    add('duration', histogramOf([durationMs]));
+    if (predictedMs !== null) {
+      add('prediction_error', histogramOf([(Math.abs(predictedMs - durationMs) / durationMs) * 100]));
+    }
+    if (samples.firstTokenMs !== null) add('ttft', histogramOf([samples.firstTokenMs]));
+    add('inter_token', samples.gaps);
+  }
+  return found;
+}
+
+/** Read histograms in the same plain shape. */
+export function plain(metrics: Map<Metric, Histogram> | undefined) {
+  return Object.fromEntries(
+    [...(metrics ?? [])].map(([metric, histogram]) => [
+      metric,
+      Object.fromEntries([...histogram].map(([bucket, { count, sum }]) => [bucket, [count, sum]])),
+    ]),
+  );
 }

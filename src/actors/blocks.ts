@@ -1,4 +1,5 @@
 import type { EngineModel } from '../engines/engine.js';
+import { hourKey } from '../machines/hour-histograms.js';
 import type { RequestRecord } from '../machines/records.js';
 import { type Delta, emptyDelta, foldDelta, foldRecord } from '../machines/sums.js';
 import type { HealthState } from './books.js';
@@ -44,6 +45,8 @@ export class Blocks {
     const block = this.open();
     block.rows.push(record);
     foldRecord(block.delta, record);
+    // They are in the sums now, and belong in no row.
+    for (const attempt of record.attempts) attempt.samples = undefined;
     const bytes = roughBytes(record);
     block.bytes += bytes;
     this.#bytes += bytes;
@@ -160,6 +163,10 @@ function renamed(delta: Delta, from: string, to: string): Delta {
     const moved = { ...row, endpointId: name(row.endpointId) };
     const key = `${moved.minute}\n${moved.endpointId}\n${moved.kind}\n${moved.modelId}`;
     foldDelta(result, { ...emptyDelta(), minutes: new Map([[key, moved]]) });
+  }
+  for (const row of delta.histograms.values()) {
+    const moved = { ...row, endpointId: name(row.endpointId) };
+    foldDelta(result, { ...emptyDelta(), histograms: new Map([[hourKey(moved), moved]]) });
   }
   return result;
 }

@@ -1,4 +1,5 @@
 import type { EngineModel, EngineType } from '../engines/engine.js';
+import type { ModelHistogram } from '../machines/hour-histograms.js';
 import type { ApiKind, RequestRecord } from '../machines/records.js';
 import { RING_MINUTES, type Ring, ringOf, type Slot } from '../machines/ring.js';
 import { addSums, type Counters, type DailySums, type Delta, noSums, type Sums } from '../machines/sums.js';
@@ -6,6 +7,7 @@ import { type TpsState, tpsSeed } from '../machines/tps.js';
 import { addDay, emptyOwnerUsage, type OwnerUsage, onDate } from '../machines/usage.js';
 import type { EndpointConfig } from '../persistence/store.js';
 import { type Block, type BlockLimits, Blocks, renameEndpoint } from './blocks.js';
+import { addMetric, type HistogramsByModel, ModelHistograms } from './model-histograms.js';
 
 export type Health = 'pending' | 'online' | 'error' | 'offline';
 
@@ -49,6 +51,7 @@ export class Books {
   readonly #versions = new Map<string, number>();
   readonly #endpoints = new Map<string, EndpointSeed>();
   readonly #sums = new Map<string, Map<string, ModelSums>>();
+  readonly #histograms = new ModelHistograms();
   readonly #minutes = new Map<number, Slot>();
   readonly #usage = new Map<string, OwnerUsage>();
   /** Endpoints that serve but have no row in the store yet. */
@@ -173,6 +176,10 @@ export class Books {
     for (const row of rows) this.#sumsOf(row.endpointId).set(sumKey(row.modelId, row.kind), row);
   }
 
+  seedHistograms(rows: Iterable<ModelHistogram>): void {
+    this.#histograms.seed(rows);
+  }
+
   seedMinutes(slots: Iterable<Slot>): void {
     this.#minutes.clear();
     for (const slot of slots) this.#minutes.set(slot.minute, slot);
@@ -196,13 +203,14 @@ export class Books {
     Object.assign(endpoint, { health: 'pending', engineType: null, lastError: null, errorCount: 0 });
   }
 
-  /** A removed endpoint takes its counters and daily sums with it; rows and minutes stay. */
+  /** A removed endpoint takes its counters, sums and histograms with it; rows and minutes stay. */
   forget(id: string): void {
     this.#provisional.delete(id);
     this.#configs.delete(id);
     this.#versions.delete(id);
     this.#endpoints.delete(id);
     this.#sums.delete(id);
+    this.#histograms.forget(id);
     for (const block of this.#blocks.all) {
       block.health.delete(id);
       block.models.delete(id);
@@ -217,6 +225,7 @@ export class Books {
     this.#configs.delete(provisional);
     this.#endpoints.delete(provisional);
     this.#sums.delete(provisional);
+    this.#histograms.forget(provisional);
   }
 
   /** The id under which an endpoint is counted: the stored one, once that is known. */
@@ -271,6 +280,18 @@ export class Books {
     return [...folded.values()];
   }
 
+  /** By model and metric, of one endpoint or over all that exist. */
+  histograms(endpointId?: string): HistogramsByModel {
+    const folded = this.#histograms.read(endpointId);
+    for (const block of this.#blocks.all) {
+      for (const row of block.delta.histograms.values()) {
+        if (endpointId !== undefined && row.endpointId !== endpointId) continue;
+        if (this.#endpoints.has(row.endpointId)) addMetric(folded, row.modelId, row.metric, row.histogram);
+      }
+    }
+    return folded;
+  }
+
   tps(endpointId: string, modelId: string, kind: ApiKind, today: string): TpsState {
     const sums = this.modelSums(today, endpointId).find(
       (row) => row.modelId === modelId && row.kind === kind,
@@ -304,6 +325,9 @@ export class Books {
       endpoint.failed += counters.failed;
     }
     for (const row of block.delta.daily.values()) this.#commitDaily(row);
+    for (const row of block.delta.histograms.values()) {
+      if (this.#endpoints.has(row.endpointId)) this.#histograms.add(row);
+    }
     addMinutes(this.#minutes, block.delta);
     this.#forgetOldMinutes();
     for (const day of block.delta.usage.values()) {

@@ -1,15 +1,16 @@
 import type { Vault } from '../access/vault.js';
 import type { Candidate } from '../machines/candidate.js';
-import { failureRate, freshFailureRate, NEW_CIRCUIT, worse } from '../machines/circuit.js';
-import { ofModel } from '../machines/endpoint.js';
+import type { PolicyName } from '../machines/policies.js';
+import type { EndpointConfig } from '../persistence/store.js';
 import type { LeaseTable } from './leases.js';
 import type { Roster } from './roster.js';
+import { Seat } from './seat.js';
 import type { Turns } from './turns.js';
 
 /** Where a model lives: an endpoint and the name it has there. */
 export interface Place {
-  endpointId: string;
-  modelId: string;
+  readonly endpointId: string;
+  readonly modelId: string;
 }
 
 export interface CatalogueDeps {
@@ -17,15 +18,16 @@ export interface CatalogueDeps {
   leases: LeaseTable;
   vault: Vault;
   turns: Turns;
-  /** Tokens per second of a place, as far as the policy asks for it. */
+  policy: PolicyName;
+  /** Tokens per second of a place. */
   tps: (place: Place) => number | null;
 }
 
 export interface Catalogue {
   /** Every place that lists the model; a name without a tag also means `NAME:latest`. */
   places(model: string): readonly Place[];
-  /** What the chooser sees of them; `mono` is monotonic, ms. */
-  candidates(model: string, mono: number): Candidate[];
+  /** What the chooser sees of them, good until the next look; `mono` is monotonic, ms. */
+  candidates(model: string, mono: number): readonly Candidate[];
   candidate(place: Place, mono: number): Candidate;
   /** Every model that any endpoint lists, by its listed name, sorted. */
   models(): string[];
@@ -33,12 +35,12 @@ export interface Catalogue {
   touch(): void;
 }
 
-export function catalogueOf({ roster, leases, vault, turns, tps }: CatalogueDeps): Catalogue {
-  let index: Map<string, Place[]> | undefined;
+export function catalogueOf({ roster, leases, vault, turns, policy, tps }: CatalogueDeps): Catalogue {
+  let index: Map<string, Seat[]> | undefined;
 
-  function places(model: string): readonly Place[] {
-    index ??= indexOf(roster);
-    const exact = index.get(model) ?? [];
+  function seats(model: string): readonly Seat[] {
+    index ??= newIndex();
+    const exact = index.get(model) ?? NONE;
     if (model.includes(':')) return exact;
     const latest = index.get(`${model}:latest`);
     if (latest === undefined) return exact;
@@ -46,58 +48,64 @@ export function catalogueOf({ roster, leases, vault, turns, tps }: CatalogueDeps
     return [...exact, ...latest.filter(({ endpointId }) => !there.has(endpointId))];
   }
 
-  function candidate({ endpointId, modelId }: Place, mono: number): Candidate {
-    const { circuit, modelCircuits, resting } = roster.facts(endpointId);
-    const config = roster.config(endpointId);
-    const there = ofModel(modelCircuits, modelId) ?? NEW_CIRCUIT;
-    return {
-      endpointId,
-      modelId,
-      // Without its key there is no use in asking it.
-      status: vault.isLost(endpointId) ? 'offline' : roster.status(endpointId),
-      active: leases.count(endpointId),
-      maxConcurrency: config?.maxConcurrency ?? null,
-      weight: config?.weight ?? 1,
-      priority: config?.priority ?? 0,
-      tps: tps({ endpointId, modelId }),
-      turn: turns.of(modelId, endpointId),
-      circuit: worse(circuit.state, there.state),
-      onTrial: leases.isOnTrial(endpointId),
-      proven: circuit.seen > 0 && circuit.streak === 0 && there.streak === 0,
-      failureRate: Math.max(failureRate(circuit), failureRate(there)),
-      freshFailureRate: Math.max(freshFailureRate(circuit, mono), freshFailureRate(there, mono)),
-      restMs: Math.max(0, (ofModel(resting, modelId) ?? 0) - mono),
-      hung: leases.isHung(endpointId, mono),
-    };
+  function newIndex(): Map<string, Seat[]> {
+    const made = new Map<string, Seat[]>();
+    for (const config of roster.configs()) {
+      for (const { modelId } of roster.facts(config.id).models) {
+        const list = made.get(modelId);
+        const seat = newSeat(config, modelId);
+        if (list === undefined) made.set(modelId, [seat]);
+        else list.push(seat);
+      }
+    }
+    return made;
+  }
+
+  function newSeat(config: EndpointConfig, modelId: string): Seat {
+    const place = { endpointId: config.id, modelId };
+    return new Seat(config, modelId, {
+      facts: roster.reader(config.id),
+      standing: leases.standing(config.id),
+      isQuarantined: roster.entry(config.id)?.status === 'quarantined',
+      isLocked: () => vault.isLost(config.id),
+      // What no other policy looks at is looked up for the one that does.
+      tps: policy === 'fastest' ? () => tps(place) : () => null,
+      turn: policy === 'round-robin' ? () => turns.of(modelId, config.id) : () => 0,
+    });
   }
 
   return {
-    places,
-    candidate,
-    candidates: (model, mono) =>
-      places(model)
-        // One that was removed while its supervisor was away is in the index until that is back.
-        .filter(({ endpointId }) => roster.config(endpointId) !== undefined)
-        .map((place) => candidate(place, mono)),
+    places: seats,
+
+    candidates(model, mono) {
+      const all = seats(model);
+      // One that was removed while its supervisor was away is in the index until that is back.
+      const there = all.every(isThere) ? all : all.filter(isThere);
+      for (const seat of there) seat.update(mono);
+      return there;
+    },
+
+    candidate(place, mono) {
+      const config = roster.config(place.endpointId);
+      if (config === undefined) throw new Error(`no endpoint ${place.endpointId}`);
+      const seat = newSeat(config, place.modelId);
+      seat.update(mono);
+      return seat;
+    },
+
     models() {
-      index ??= indexOf(roster);
+      index ??= newIndex();
       return [...index.keys()].sort();
     },
+
     touch() {
       index = undefined;
     },
   };
+
+  function isThere({ endpointId }: Seat): boolean {
+    return roster.config(endpointId) !== undefined;
+  }
 }
 
-function indexOf(roster: Roster): Map<string, Place[]> {
-  const index = new Map<string, Place[]>();
-  for (const { id } of roster.configs()) {
-    for (const { modelId } of roster.facts(id).models) {
-      const places = index.get(modelId);
-      const place = { endpointId: id, modelId };
-      if (places === undefined) index.set(modelId, [place]);
-      else places.push(place);
-    }
-  }
-  return index;
-}
+const NONE: readonly Seat[] = [];

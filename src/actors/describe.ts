@@ -77,6 +77,7 @@ const DESCRIPTIONS: Record<string, Describe> = {
     active_requests: leases.count(context.id),
     models: context.models.length,
     models_in_memory: context.loaded?.length ?? null,
+    load: loadIn(context),
     circuit: {
       state: context.circuit.state,
       failures_in_a_row: context.circuit.streak,
@@ -96,6 +97,13 @@ const DESCRIPTIONS: Record<string, Describe> = {
 
 export function describe(kind: string, snapshot: { context?: unknown }, deps: TreeDeps): object {
   return DESCRIPTIONS[kind]?.(snapshot.context as never, deps) ?? {};
+}
+
+/** What its engine told at the newest check; null where it does not tell. */
+function loadIn({ load, foreign }: EndpointContext): object | null {
+  if (load === null) return null;
+  const { running, waiting, slots, cacheUse } = load;
+  return { running, waiting, foreign, slots, cache_use: cacheUse };
 }
 
 /** At most ten names. */

@@ -17,12 +17,15 @@ import { tickerMachine } from '../machines/ticker.js';
 import { tpsLogic } from '../machines/tps.js';
 import type { EndpointConfig, Store } from '../persistence/store.js';
 import { type Books, newEndpointSeed } from './books.js';
-import { type Catalogue, catalogueOf, type Place } from './catalogue.js';
+import { type Catalogue, catalogueOf } from './catalogue.js';
+import { Chooser } from './chooser.js';
+import { Explorations } from './explorations.js';
 import { withFastPath } from './fast-path.js';
 import { housekeeping } from './housekeeping.js';
 import type { LeaseTable } from './leases.js';
 import { actorNamed, names, type System } from './names.js';
 import { reapOrphans } from './orphans.js';
+import { Pins } from './pins.js';
 import { type Roster, rosterOf } from './roster.js';
 import { seedingOf } from './seeding.js';
 import { tpsOf, trackersOf } from './trackers.js';
@@ -46,6 +49,8 @@ export interface HouseDeps {
   vault: Vault;
   /** How one of those that could serve is chosen. */
   policy: PolicyName;
+  /** A predicted wait past this many ms makes the next priority serve. */
+  overflowMs: number;
   healthIntervalMs: number;
   retentionDays: number;
   unsavedFile: string;
@@ -90,7 +95,7 @@ export interface House {
   roster: Roster;
   catalogue: Catalogue;
   waiting: WaitingRoom;
-  turns: Turns;
+  chooser: Chooser;
   /** Every statechart, as it is wired. */
   machines: Pick<Logics, 'root' | 'endpoints' | 'box' | 'endpoint' | 'ledger' | 'ticker'>;
   /** One health check now; its result goes to the endpoint's actor like a probe's. */
@@ -101,14 +106,31 @@ export interface House {
 
 /** Wires the actors to books, store and clock, from the leaves up. Nothing runs before `root.start()`. */
 export function buildHouse(deps: HouseDeps): House {
-  const { clock, books, store, random, policy, log } = deps;
+  const { clock, books, store, leases, vault, random, policy, overflowMs, log } = deps;
   const system = () => root.system as System;
   const roster = rosterOf(system, books, newEndpointSeed());
   const turns = new Turns();
-  const tps = ({ endpointId, modelId }: Place) =>
-    policy === 'fastest' ? tpsOf(system(), endpointId, modelId) : null;
-  const catalogue = catalogueOf({ roster, leases: deps.leases, vault: deps.vault, turns, tps });
-  const waiting = new WaitingRoom({ catalogue, roster, system, mono: () => clock.mono(), random, policy });
+  const catalogue = catalogueOf({
+    roster,
+    leases,
+    vault,
+    turns,
+    policy,
+    tps: ({ endpointId, modelId }) => tpsOf(system(), endpointId, modelId),
+  });
+  const mono = () => clock.mono();
+  const chooser: Chooser = new Chooser({
+    catalogue,
+    turns,
+    pins: new Pins(),
+    explorations: new Explorations(),
+    policy,
+    overflowMs,
+    random,
+    mono,
+    ahead: (model) => waiting.ahead(model),
+  });
+  const waiting: WaitingRoom = new WaitingRoom({ chooser, catalogue, roster, system, mono });
   const seeding = seedingOf({ ...deps, system });
   const sweep = async () => {
     await deps.sweep();
@@ -130,11 +152,12 @@ export function buildHouse(deps: HouseDeps): House {
       version,
       result,
       probe,
+      inFlight: leases.count(id),
       at: clock.now(),
       nextCheckAt: nextCheckAt(id),
     });
     const after = roster.facts(id).health;
-    if (before !== 'offline' && after === 'offline') deps.leases.moveWaiting(id, 'its health checks failed');
+    if (before !== 'offline' && after === 'offline') leases.moveWaiting(id, 'its health checks failed');
     if (after === 'online') waiting.pump();
   }
 
@@ -262,7 +285,7 @@ export function buildHouse(deps: HouseDeps): House {
   root.subscribe({ error: (error) => log.warn({ reason: String(error) }, 'the root actor failed') });
 
   const machines = { root: rootLogic, endpoints, box, endpoint, ledger, ticker };
-  return { root, system: root.system, roster, catalogue, waiting, turns, machines, checkNow, report };
+  return { root, system: root.system, roster, catalogue, waiting, chooser, machines, checkNow, report };
 }
 
 /** Whether an open circuit of the endpoint, or of a model there, has paused long enough. */

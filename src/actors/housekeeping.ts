@@ -1,4 +1,4 @@
-import { type Clock, minuteOf } from '../clock.js';
+import { type Clock, hourOf, minuteOf } from '../clock.js';
 import type { Store } from '../persistence/store.js';
 import type { Books } from './books.js';
 
@@ -8,6 +8,7 @@ const RETENTION_EVERY_MS = 60_000;
 const SLICE_PAUSE_MS = 200;
 const SLICE_ROWS = 500;
 const MINUTES_KEPT = 2 * 24 * 60;
+const HOURS_KEPT = 30 * 24;
 const DECISIONS_KEPT = 10_000;
 const DAY_MS = 86_400_000;
 
@@ -43,7 +44,8 @@ export function housekeeping({
       more = (await store.expireRequests(now - retentionDays * DAY_MS, SLICE_ROWS)) >= SLICE_ROWS;
     }
     more = (await store.trimDecisions(DECISIONS_KEPT, SLICE_ROWS)) >= SLICE_ROWS || more;
-    return (await store.foldMinutes(minuteOf(now) - MINUTES_KEPT, SLICE_ROWS)) >= SLICE_ROWS || more;
+    more = (await store.foldMinutes(minuteOf(now) - MINUTES_KEPT, SLICE_ROWS)) >= SLICE_ROWS || more;
+    return (await store.expireHistograms(hourOf(now) - HOURS_KEPT, SLICE_ROWS)) >= SLICE_ROWS || more;
   }
 
   return () => {

@@ -1,5 +1,10 @@
+import { Standing } from './standing.js';
+
 /** A request in flight at an endpoint. It is settled once; settling it again does nothing. */
 export interface Lease {
+  /** Others that were in flight there when it was sent, and on average since its first byte (or since then). */
+  readonly ahead: number;
+  beside(mono: number): number;
   /** Its first byte has come. */
   answered(mono: number): void;
   /** Another byte has come. */
@@ -17,112 +22,120 @@ export interface LeaseOptions {
   sentAt: number;
   /** How long it may wait for its first byte before the endpoint counts as hung; ms. */
   allowanceMs: number;
+  /** How long until its first byte, as predicted; ms, null: not known. */
+  expectedMs: number | null;
   /** Ends the request; called when the endpoint is removed by force. */
   abort: () => void;
   /** Before its first byte: takes the request to another endpoint, if there is one. */
   move: (reason: string) => void;
 }
 
-interface Place {
-  open: Set<LeaseOptions>;
-  /** Those without a byte, oldest first. */
-  waiting: Set<LeaseOptions>;
-  trials: number;
-  /** When the endpoint last sent anything of an answer, monotonic ms. */
-  lastByteAt: number;
-}
-
 /** The open leases by endpoint: `active_requests` is the size of that set, for everybody who asks. */
 export class LeaseTable {
-  readonly #places = new Map<string, Place>();
+  readonly #standings = new Map<string, Standing>();
+  readonly #mono: () => number;
   #total = 0;
 
+  /** `mono`: monotonic, ms. */
+  constructor(mono: () => number) {
+    this.#mono = mono;
+  }
+
   open(options: LeaseOptions): Lease {
-    const place = this.#place(options.endpointId);
-    place.open.add(options);
-    place.waiting.add(options);
-    if (options.trial) place.trials += 1;
+    const standing = this.standing(options.endpointId);
+    const ahead = standing.active;
+    standing.enter(options, options.sentAt);
+    standing.waiting.add(options);
     this.#total += 1;
+    const there = () => this.#standings.get(options.endpointId);
+    let since = options.sentAt;
+    let sumThen = standing.sum(since);
     return {
-      answered: (mono) => {
-        this.#places.get(options.endpointId)?.waiting.delete(options);
-        this.#noteByte(options.endpointId, mono);
+      ahead,
+      beside(mono) {
+        const ms = mono - since;
+        return ms > 0 ? Math.max(0, ((there()?.sum(mono) ?? 0) - sumThen) / ms - 1) : ahead;
       },
-      touch: (mono) => this.#noteByte(options.endpointId, mono),
+      answered(mono) {
+        const now = there();
+        if (now?.waiting.delete(options) !== true) return;
+        noteByte(now, mono);
+        since = mono;
+        sumThen = now.sum(mono);
+      },
+      touch(mono) {
+        noteByte(there(), mono);
+      },
       close: () => this.#close(options),
     };
   }
 
   count(endpointId: string): number {
-    return this.#places.get(endpointId)?.open.size ?? 0;
+    return this.#standings.get(endpointId)?.active ?? 0;
   }
 
   get total(): number {
     return this.#total;
   }
 
-  /** Whether its oldest request without a byte has waited past its allowance while nothing else was answered either. */
-  isHung(endpointId: string, mono: number): boolean {
-    const place = this.#places.get(endpointId);
-    if (place === undefined || place.waiting.size === 0) return false;
-    const oldest = place.waiting.values().next().value as LeaseOptions;
-    return mono - Math.max(oldest.sentAt, place.lastByteAt) > oldest.allowanceMs;
+  /** What is in flight at an endpoint: the same object as long as the endpoint is there. */
+  standing(endpointId: string): Standing {
+    let standing = this.#standings.get(endpointId);
+    if (standing === undefined) {
+      standing = new Standing();
+      this.#standings.set(endpointId, standing);
+    }
+    return standing;
   }
 
-  /** Whether a trial is under way there. */
-  isOnTrial(endpointId: string): boolean {
-    return (this.#places.get(endpointId)?.trials ?? 0) > 0;
+  /** Of an endpoint that is gone, once nothing is in flight there. */
+  forget(endpointId: string): void {
+    const standing = this.#standings.get(endpointId);
+    if (standing === undefined) return;
+    standing.isGone = true;
+    if (standing.active === 0) this.#standings.delete(endpointId);
+  }
+
+  isHung(endpointId: string, mono: number): boolean {
+    return this.#standings.get(endpointId)?.isHung(mono) ?? false;
   }
 
   /** Ends every request in flight at an endpoint. */
   abortAll(endpointId: string): void {
-    for (const options of [...(this.#places.get(endpointId)?.open ?? [])]) options.abort();
+    for (const options of [...(this.#standings.get(endpointId)?.open ?? [])]) options.abort();
   }
 
   /** Requests before their first byte go elsewhere: those of one model there, or all. */
   moveWaiting(endpointId: string, reason: string, modelId?: string): void {
-    for (const options of [...(this.#places.get(endpointId)?.waiting ?? [])]) {
+    for (const options of [...(this.#standings.get(endpointId)?.waiting ?? [])]) {
       if (modelId === undefined || options.modelId === modelId) options.move(reason);
     }
   }
 
   /** A provisional endpoint turned out to be a stored one: its requests go on under the stored id. */
   rename(from: string, to: string): void {
-    const place = this.#places.get(from);
-    if (place === undefined) return;
-    const there = this.#place(to);
-    for (const options of place.open) {
+    const standing = this.#standings.get(from);
+    if (standing === undefined) return;
+    const there = this.standing(to);
+    const mono = this.#mono();
+    for (const options of standing.open) {
       options.endpointId = to;
-      there.open.add(options);
+      there.enter(options, mono);
     }
-    there.waiting = new Set([...there.waiting, ...place.waiting].sort((a, b) => a.sentAt - b.sentAt));
-    there.trials += place.trials;
-    there.lastByteAt = Math.max(there.lastByteAt, place.lastByteAt);
-    this.#places.delete(from);
-  }
-
-  #place(endpointId: string): Place {
-    let place = this.#places.get(endpointId);
-    if (place === undefined) {
-      place = { open: new Set(), waiting: new Set(), trials: 0, lastByteAt: Number.NEGATIVE_INFINITY };
-      this.#places.set(endpointId, place);
-    }
-    return place;
-  }
-
-  /** A coarse clock may say an earlier time than was noted already. */
-  #noteByte(endpointId: string, mono: number): void {
-    const place = this.#places.get(endpointId);
-    if (place !== undefined && mono > place.lastByteAt) place.lastByteAt = mono;
+    there.waiting = new Set([...there.waiting, ...standing.waiting].sort((a, b) => a.sentAt - b.sentAt));
+    there.lastByteAt = Math.max(there.lastByteAt, standing.lastByteAt);
+    this.#standings.delete(from);
   }
 
   #close(options: LeaseOptions): void {
-    const place = this.#places.get(options.endpointId);
-    if (place?.open.delete(options) !== true) return;
-    place.waiting.delete(options);
-    if (options.trial) place.trials -= 1;
+    const standing = this.#standings.get(options.endpointId);
+    if (standing?.leave(options, this.#mono()) !== true) return;
     this.#total -= 1;
-    // When it last sent something is only of use to what waits now.
-    if (place.open.size === 0) this.#places.delete(options.endpointId);
+    if (standing.isGone && standing.active === 0) this.#standings.delete(options.endpointId);
   }
+}
+
+/** A coarse clock may say an earlier time than was noted already. */
+function noteByte(standing: Standing | undefined, mono: number): void {
+  if (standing !== undefined && mono > standing.lastByteAt) standing.lastByteAt = mono;
 }

@@ -173,7 +173,8 @@ export function registryOf(deps: RegistryDeps): Registry {
         else leases.moveWaiting(id, 'it was removed');
         deps.dropConnections(id);
         vault.forget(id);
-        house.turns.forget(id);
+        house.chooser.forget(id);
+        leases.forget(id);
       });
     },
 

@@ -23,6 +23,7 @@ export type EndpointFacts = Pick<
   | 'modelCircuits'
   | 'resting'
   | 'paces'
+  | 'foreign'
 >;
 
 export interface Roster {
@@ -30,6 +31,8 @@ export interface Roster {
   config(id: string): EndpointConfig | undefined;
   entry(id: string): RosterEntry | undefined;
   facts(id: string): EndpointFacts;
+  /** Reads the facts of one endpoint again and again: the same object as long as nothing changed. */
+  reader(id: string): () => EndpointFacts;
   status(id: string): EndpointStatus;
 }
 
@@ -58,6 +61,16 @@ export function rosterOf(system: () => System, books: Books, empty: EndpointSeed
     config: (id) => books.config(id),
     entry,
     facts,
+    reader(id) {
+      let actor = actorNamed(system(), names.endpoint(id));
+      return () => {
+        const snapshot = actor?.getSnapshot();
+        if (snapshot?.status === 'active') return snapshot.context as EndpointContext;
+        // It was restarted, or is away.
+        actor = actorNamed(system(), names.endpoint(id));
+        return facts(id);
+      };
+    },
     status(id) {
       if (entry(id)?.status === 'quarantined') return 'quarantined';
       const { health, draining } = facts(id);

@@ -77,6 +77,11 @@ export function seedingOf(deps: SeedingDeps): Seeding {
       apply: (rows) => books.seedSums(rows),
       applyLate: (rows) => books.seedSums(rows),
     }),
+    histograms: query({
+      read: () => store.seedHistograms(),
+      apply: (rows) => books.seedHistograms(rows),
+      applyLate: (rows) => books.seedHistograms(rows),
+    }),
     usage: query({
       read: () => store.seedUsage(localDate(clock.now())),
       apply: (rows) => books.seedUsage(rows),

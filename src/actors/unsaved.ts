@@ -1,5 +1,7 @@
 import { appendFile, readFile, rename, rm } from 'node:fs/promises';
 import type { EngineModel } from '../engines/engine.js';
+import type { Tally } from '../machines/histogram.js';
+import type { HourHistogram } from '../machines/hour-histograms.js';
 import type { RequestRecord } from '../machines/records.js';
 import type { Counters, DailySums, MinuteSums } from '../machines/sums.js';
 import type { DailyUsage } from '../machines/usage.js';
@@ -17,13 +19,16 @@ interface SavedBlock {
   counters: [string, Counters][];
   daily: [string, DailySums][];
   minutes: [string, MinuteSums][];
-  /** A file of an earlier version has none. */
+  /** A file of an earlier version has neither of these two. */
   usage?: [string, DailyUsage][];
+  histograms?: [string, SavedHistogram][];
   health: [string, HealthState][];
   models: [string, EngineModel[]][];
   /** Endpoints that had no row in the store when the block was saved. */
   provisional: EndpointConfig[];
 }
+
+type SavedHistogram = Omit<HourHistogram, 'histogram'> & { histogram: [number, Tally][] };
 
 /** Appends what could not be written to the database. */
 export async function saveUnsaved(file: string, books: Books): Promise<void> {
@@ -38,6 +43,10 @@ export async function saveUnsaved(file: string, books: Books): Promise<void> {
       daily: [...block.delta.daily],
       minutes: [...block.delta.minutes],
       usage: [...block.delta.usage],
+      histograms: [...block.delta.histograms].map(([key, row]) => [
+        key,
+        { ...row, histogram: [...row.histogram] },
+      ]),
       health: [...block.health],
       models: [...block.models],
       provisional,
@@ -111,6 +120,9 @@ function blockOf(saved: SavedBlock): Block {
       daily: new Map(saved.daily),
       minutes: new Map(saved.minutes),
       usage: new Map(saved.usage ?? []),
+      histograms: new Map(
+        (saved.histograms ?? []).map(([key, row]) => [key, { ...row, histogram: new Map(row.histogram) }]),
+      ),
     },
     health: new Map(saved.health),
     models: new Map(saved.models),

@@ -1,9 +1,7 @@
 import { type Clock, localDate, MINUTE_MS, minuteOf, timestamp } from '../clock.js';
 import type { EngineModel } from '../engines/engine.js';
-import type { EndpointStatus } from '../machines/candidate.js';
-import { type CircuitState, worse } from '../machines/circuit.js';
-import type { ApiKind, Outcome, RequestRecord } from '../machines/records.js';
-import { lastAttempt } from '../machines/records.js';
+import { worse } from '../machines/circuit.js';
+import type { ApiKind, RequestRecord } from '../machines/records.js';
 import { type Ring, readRing } from '../machines/ring.js';
 import { addSums, noSums } from '../machines/sums.js';
 import type { TpsState } from '../machines/tps.js';
@@ -11,7 +9,20 @@ import type { EndpointConfig } from '../persistence/store.js';
 import type { Books, ModelSums } from './books.js';
 import type { House } from './house.js';
 import type { LeaseTable } from './leases.js';
+import { modelStats } from './model-stats.js';
 import { actorNamed, names } from './names.js';
+import { recordView } from './record-view.js';
+import type {
+  DailyStatView,
+  DashboardEndpointView,
+  EndpointModelView,
+  EndpointView,
+  HistoryPointView,
+  ModelStatView,
+  ModelTpsView,
+  RecordView,
+  StatsView,
+} from './wire-shapes.js';
 
 /** The wire shapes of the dashboard, read from snapshots: no query, nothing kept. */
 export interface Views {
@@ -34,101 +45,6 @@ export interface ViewDeps {
   leases: LeaseTable;
   clock: Clock;
   healthIntervalMs: number;
-}
-
-export interface EndpointView {
-  id: string;
-  name: string;
-  base_url: string;
-  status: EndpointStatus;
-  endpoint_type: string;
-  health_check_interval_secs: number;
-  inference_timeout_secs: number;
-  latency_ms: number | null;
-  last_seen: string | null;
-  last_error: string | null;
-  error_count: number;
-  registered_at: string;
-  notes: string | null;
-  model_count: number;
-  weight: number;
-  priority: number;
-  max_concurrency: number | null;
-  max_context: number | null;
-  /** The worst of its own and those of its models. */
-  circuit: CircuitState;
-}
-
-export interface DashboardEndpointView extends EndpointView {
-  total_requests: number;
-  successful_requests: number;
-  failed_requests: number;
-  active_requests: number;
-}
-
-export interface EndpointModelView {
-  model_id: string;
-  capabilities: string[] | null;
-  max_tokens: number | null;
-  last_checked: string | null;
-}
-
-export interface ModelStatView {
-  model_id: string;
-  total_requests: number;
-  successful_requests: number;
-  failed_requests: number;
-  total_output_tokens: number;
-  total_duration_ms: number;
-}
-
-export interface ModelTpsView {
-  model_id: string;
-  api_kind: ApiKind;
-  source: 'production';
-  tps: number | null;
-  request_count: number;
-  total_output_tokens: number;
-  average_duration_ms: number | null;
-}
-
-export interface DailyStatView {
-  date: string;
-  total_requests: number;
-  successful_requests: number;
-  failed_requests: number;
-}
-
-export interface HistoryPointView {
-  minute: string;
-  success: number;
-  error: number;
-}
-
-export type StatsView = Record<string, number | null | string | { success: number; error: number }>;
-
-export interface RecordView {
-  id: string;
-  request_id: string;
-  timestamp: string;
-  request_type: string;
-  model: string;
-  endpoint_id: string | null;
-  endpoint_name: string | null;
-  client_ip: string | null;
-  key_id: string | null;
-  user_id: string | null;
-  duration_ms: number;
-  ttft_ms: number | null;
-  status: { type: 'success' } | { type: 'error'; message: string };
-  outcome: Outcome;
-  status_code: number;
-  completed_at: string;
-  input_tokens: number | null;
-  output_tokens: number | null;
-  total_tokens: number | null;
-  tokens_estimated: boolean;
-  attempts: object[];
 }
 
 export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewDeps): Views {
@@ -337,19 +253,7 @@ export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewD
       };
     },
 
-    modelStats(endpointId) {
-      const stats = new Map<string, ModelStatView>();
-      for (const { modelId, total } of books.modelSums(today(), endpointId)) {
-        const there = stats.get(modelId) ?? emptyModelStat(modelId);
-        there.total_requests += total.success + total.failed;
-        there.successful_requests += total.success;
-        there.failed_requests += total.failed;
-        there.total_output_tokens += total.sampleTokens;
-        there.total_duration_ms += total.sampleMs;
-        stats.set(modelId, there);
-      }
-      return [...stats.values()].sort((a, b) => (a.model_id < b.model_id ? -1 : 1));
-    },
+    modelStats: (endpointId) => modelStats(books, today(), endpointId),
 
     today(endpointId) {
       const sums = noSums();
@@ -370,59 +274,8 @@ export function dailyView(date: string, success: number, failed: number): DailyS
   };
 }
 
-function recordView(record: RequestRecord): RecordView {
-  const last = lastAttempt(record);
-  const input = last?.inputTokens ?? null;
-  const output = last?.outputTokens ?? null;
-  return {
-    id: record.id,
-    request_id: record.requestId,
-    timestamp: timestamp(record.acceptedAt),
-    request_type: record.requestType,
-    model: record.model,
-    endpoint_id: last?.endpointId ?? null,
-    endpoint_name: last?.endpointName ?? null,
-    client_ip: record.clientIp,
-    key_id: record.keyId,
-    user_id: record.userId,
-    duration_ms: record.durationMs,
-    ttft_ms: record.ttftMs,
-    status: record.error === null ? { type: 'success' } : { type: 'error', message: record.error },
-    outcome: record.outcome,
-    status_code: record.statusCode,
-    completed_at: timestamp(record.completedAt),
-    input_tokens: input,
-    output_tokens: output,
-    total_tokens: input === null && output === null ? null : (input ?? 0) + (output ?? 0),
-    tokens_estimated: record.tokensEstimated,
-    attempts: record.attempts.map((attempt) => ({
-      endpoint_id: attempt.endpointId,
-      endpoint_name: attempt.endpointName,
-      outcome:
-        attempt.counted === 'none' ||
-        (attempt.counted === 'success' && record.outcome === 'cancelled' && attempt === last)
-          ? 'cancelled'
-          : attempt.counted,
-      status_code: attempt.statusCode,
-      error: attempt.error,
-      duration_ms: attempt.durationMs,
-    })),
-  };
-}
-
 export function newestFirst(configs: EndpointConfig[]): EndpointConfig[] {
   return [...configs].reverse().sort((a, b) => b.registeredAt - a.registeredAt);
-}
-
-function emptyModelStat(modelId: string): ModelStatView {
-  return {
-    model_id: modelId,
-    total_requests: 0,
-    successful_requests: 0,
-    failed_requests: 0,
-    total_output_tokens: 0,
-    total_duration_ms: 0,
-  };
 }
 
 function modelView(

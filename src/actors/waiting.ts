@@ -1,13 +1,14 @@
-import { type Choice, choose } from '../machines/choose.js';
-import type { PolicyName } from '../machines/policies.js';
+import type { Choice } from '../machines/choose.js';
 import { ahead, heldBy, type QueueState, queueOf, type Ticket, turns } from '../machines/queue.js';
 import type { Catalogue } from './catalogue.js';
+import type { Chooser, Wanted } from './chooser.js';
 import { actorNamed, names, type System } from './names.js';
 import type { Roster } from './roster.js';
 
 /** A request that waits. `begin` takes its lease in the same step, so that the next one sees it; it cannot throw. */
 export interface Waiter {
   ticket: Ticket;
+  wanted: Wanted;
   /** Since when, monotonic ms. */
   since: number;
   /** Endpoints that it was at already. */
@@ -18,12 +19,11 @@ export interface Waiter {
 }
 
 export interface WaitingRoomDeps {
+  chooser: Chooser;
   catalogue: Catalogue;
   roster: Roster;
   system: () => System;
   mono: () => number;
-  random: () => number;
-  policy: PolicyName;
 }
 
 /** How fast a model's turns follow each other while somebody waits: the last one, and the mean time between two. */
@@ -125,14 +125,14 @@ export class WaitingRoom {
 
   /** The first in turn for whom there is room: one who was somewhere already may have to wait for somebody else. */
   #beginOne(model: string): boolean {
-    const { catalogue, mono, random, policy } = this.#deps;
-    const candidates = catalogue.candidates(model, mono());
+    const { chooser, mono } = this.#deps;
     let othersToo = true;
     for (const id of turns(this.#queue(), model)) {
       const waiter = this.#waiters.get(id);
       const isNew = waiter?.tried.size === 0;
       if (waiter === undefined || (isNew && !othersToo)) continue;
-      const choice = choose(candidates, random, waiter.tried, policy);
+      const { wanted, tried, since } = waiter;
+      const choice = chooser.look(wanted, { tried, waitedMs: mono() - since });
       if (choice.chosen !== undefined) {
         this.#waiters.delete(id);
         this.#deadSince.delete(model);

@@ -44,6 +44,7 @@ interface Protocol {
 }
 
 const JSON_HEADERS = { 'content-type': 'application/json' };
+const TEXT_HEADERS = { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' };
 const SSE_HEADERS = { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache' };
 const NO_PARTS: StreamParts = { opening: '', token: () => '', finish: '', usage: '', done: '', failure: '' };
 const FAILURE = { message: 'the engine ran out of memory', type: 'server_error', param: null, code: null };
@@ -56,6 +57,11 @@ export function jsonAnswer(status: number, value: object, request: RequestBody =
   const pace = { outputTokens: 0, firstTokenMs: 0, tokensPerSecond: 0, gapMs: 0 };
   const json = JSON.stringify(value);
   return { request, status, headers: JSON_HEADERS, stream: false, json, ...NO_PARTS, ...pace };
+}
+
+/** A body that is no JSON: what Prometheus reads. */
+export function textAnswer(text: string): Answer {
+  return { ...jsonAnswer(200, {}), headers: TEXT_HEADERS, json: text };
 }
 
 export function errorAnswer(status: number, message: string, param: string | null = null): Answer {

@@ -7,7 +7,8 @@ export type EngineKind =
   | 'lm_studio'
   | 'xllm';
 
-type Render = (models: readonly string[]) => object;
+/** `active`: the inference requests it serves now. */
+type Render = (models: readonly string[], active: number) => object | string;
 interface Native {
   ownedBy: string;
   marks?: (model: string) => object;
@@ -16,6 +17,7 @@ interface Native {
 }
 
 const CONTEXT = 8192;
+const SLOTS = 4;
 const CREATED = 1_735_689_600;
 const LISTS = new Set(['/v1/models', '/api/tags', '/api/v0/models']);
 
@@ -32,13 +34,13 @@ const NATIVE: Record<EngineKind, Native> = {
   vllm: {
     ownedBy: 'vllm',
     marks: (model) => ({ root: model, parent: null, max_model_len: CONTEXT }),
-    routes: { '/version': () => ({ version: '0.11.0' }) },
+    routes: { '/version': () => ({ version: '0.11.0' }), '/metrics': vllmMetrics },
   },
   llamacpp: {
     ownedBy: 'llamacpp',
     marks: () => ({ meta: { n_ctx_train: CONTEXT, n_params: 1_000_000_000, size: 700_000_000 } }),
     headers: { server: 'llama.cpp' },
-    routes: { '/props': llamaProps },
+    routes: { '/props': llamaProps, '/slots': (_, active) => llamaSlots(active) },
   },
   sglang: {
     ownedBy: 'sglang',
@@ -52,15 +54,16 @@ const NATIVE: Record<EngineKind, Native> = {
   xllm: { ownedBy: 'xllm', routes: { '/api/system': () => ({ xllm_version: '0.4.0', device: 'cpu' }) } },
 };
 
-/** The body of a GET route this engine has; undefined: it does not have it. */
+/** The body of a GET route this engine has, a string where it is no JSON; undefined: it does not have it. */
 export function catalogueEntry(
   engine: EngineKind,
   path: string,
   models: readonly string[],
-): object | undefined {
+  active: number,
+): object | string | undefined {
   if (path === '/v1/models') return modelList(NATIVE[engine], models);
   const { routes } = NATIVE[engine];
-  return Object.hasOwn(routes, path) ? routes[path]?.(models) : undefined;
+  return Object.hasOwn(routes, path) ? routes[path]?.(models, active) : undefined;
 }
 
 /** True where an engine has to look through its models before it answers. */
@@ -113,10 +116,28 @@ function ollamaLoaded(name: string): object {
 function llamaProps(models: readonly string[]): object {
   return {
     default_generation_settings: { n_ctx: CONTEXT },
-    total_slots: 4,
+    total_slots: SLOTS,
     model_path: `/models/${models[0] ?? 'none'}.gguf`,
     build_info: 'b6700',
   };
+}
+
+function llamaSlots(active: number): object[] {
+  return Array.from({ length: SLOTS }, (_, id) => ({ id, n_ctx: CONTEXT, is_processing: id < active }));
+}
+
+/** Nobody waits, and it has no cache to tell of. */
+function vllmMetrics(models: readonly string[], active: number): string {
+  const gauge = (name: string, help: string, value: number) =>
+    [
+      `# HELP vllm:${name} ${help}`,
+      `# TYPE vllm:${name} gauge`,
+      `vllm:${name}{engine="0",model_name="${models[0] ?? ''}"} ${value.toFixed(1)}\n`,
+    ].join('\n');
+  return (
+    gauge('num_requests_running', 'Number of requests in model execution batches.', active) +
+    gauge('num_requests_waiting', 'Number of requests waiting to be processed.', 0)
+  );
 }
 
 function sglangInfo(models: readonly string[]): object {

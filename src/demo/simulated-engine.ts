@@ -11,6 +11,7 @@ import {
   isRecord,
   jsonAnswer,
   type RequestBody,
+  textAnswer,
   tokenLimit,
 } from './simulated-answers.js';
 import { catalogueEntry, type EngineKind, engineHeaders, isModelList } from './simulated-catalogue.js';
@@ -213,8 +214,10 @@ class Engine implements SimulatedEngine {
   #answer({ kind, path, request, seen }: Exchange, fault: Fault | null): Answer {
     if (kind !== undefined) return this.#infer(kind, seen.body, fault);
     const { engine = 'openai_compatible', healthDelayMs = 0 } = this.options;
-    const entry = request.method === 'GET' ? catalogueEntry(engine, path, this.#models()) : undefined;
+    const entry =
+      request.method === 'GET' ? catalogueEntry(engine, path, this.#models(), this.active) : undefined;
     if (entry === undefined) return errorAnswer(404, `no route ${request.method} ${path}`);
+    if (typeof entry === 'string') return textAnswer(entry);
     return { ...jsonAnswer(200, entry), firstTokenMs: isModelList(path) ? healthDelayMs : 0 };
   }
 

@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events';
 import type { Dispatcher } from 'undici';
-import type { Engine, EngineModel, EngineType, Get, Reply } from './engine.js';
+import type { Engine, EngineLoad, EngineModel, EngineType, Get, Reply } from './engine.js';
 import { marksOf } from './evidence.js';
 import { createGet, NoReply } from './get.js';
 import { OPENAI_LIST } from './openai-list.js';
@@ -37,6 +37,8 @@ export type CheckResult =
       models: EngineModel[];
       /** Models in memory; null where the engine does not tell. */
       loaded: string[] | null;
+      /** null where the engine does not tell. */
+      load: EngineLoad | null;
     }
   | {
       ok: false;
@@ -56,7 +58,7 @@ interface Failure {
 
 /**
  * One health check: the models of the endpoint, and its engine where that is not known or no longer true. A known engine
- * costs one request. Never rejects.
+ * costs one request, and one more where it tells what it holds or does. Never rejects.
  */
 export async function checkEndpoint(target: CheckTarget, options: CheckOptions): Promise<CheckResult> {
   const { timeoutMs, mono, dispatcher, signal } = options;
@@ -96,26 +98,29 @@ async function list(engine: Engine, get: Get, suspicious: boolean): Promise<Succ
   try {
     const { reply, models } = await engine.listModels(get);
     if (!models || (suspicious && isOfAnother(engine.type, reply))) return judged(reply);
-    const loaded = await loadedModels(engine, get);
-    return { ok: true, latencyMs: Math.round(reply.headMs), engineType: engine.type, models, loaded };
+    const [loaded, load] = await Promise.all([
+      inTime(engine.listLoaded?.(get)),
+      inTime(engine.readLoad?.(get)),
+    ]);
+    return { ok: true, latencyMs: Math.round(reply.headMs), engineType: engine.type, models, loaded, load };
   } catch (error) {
     return unanswered(error);
   }
 }
 
-const LOADED_WAIT_MS = 1000;
+const TELL_WAIT_MS = 1000;
 
-/** Never rejects, and makes no check fail: who does not say in time what is loaded does not tell. */
-async function loadedModels(engine: Engine, get: Get): Promise<string[] | null> {
-  if (engine.listLoaded === undefined) return null;
+/** Never rejects, and makes no check fail: who does not say it in time does not tell. */
+async function inTime<T>(answer: Promise<T | undefined> | undefined): Promise<T | null> {
+  if (answer === undefined) return null;
   let timer: NodeJS.Timeout | undefined;
   const patience = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, LOADED_WAIT_MS, undefined);
+    timer = setTimeout(resolve, TELL_WAIT_MS, undefined);
   });
-  const told = engine.listLoaded(get).catch(() => undefined);
-  const loaded = await Promise.race([told, patience]);
+  const told = answer.catch(() => undefined);
+  const first = await Promise.race([told, patience]);
   clearTimeout(timer);
-  return loaded ?? null;
+  return first ?? null;
 }
 
 function isOfAnother(type: EngineType, reply: Reply): boolean {

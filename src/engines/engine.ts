@@ -25,12 +25,25 @@ export interface Reply {
   headers: Record<string, string | string[] | undefined>;
   /** undefined when the body is not JSON; only the body of a 200 is read. */
   json: unknown;
+  /** The body as it came; only where it was asked for as text, and then instead of `json`. */
+  text?: string;
   /** Time from sending the request to the response head, ms. */
   headMs: number;
 }
 
 /** Asks the endpoint; the same path asked twice within a check is one request. Rejects with `NoReply` only. */
-export type Get = (path: string) => Promise<Reply>;
+export type Get = (path: string, as?: 'json' | 'text') => Promise<Reply>;
+
+/** What an engine says it has to do, whoever sent it. */
+export interface EngineLoad {
+  running: number;
+  /** Received, but not begun. */
+  waiting: number;
+  /** How many it serves at once; null where it does not tell. */
+  slots: number | null;
+  /** Share of its cache that is in use, from 0 to 1; null where it does not tell. */
+  cacheUse: number | null;
+}
 
 export interface Engine {
   type: EngineType;
@@ -40,6 +53,8 @@ export interface Engine {
   listModels(get: Get): Promise<Listing>;
   /** The models it holds in memory, by their listed names; undefined where it does not tell. Rejects like `get`. */
   listLoaded?(get: Get): Promise<string[] | undefined>;
+  /** What it has to do now; undefined where it does not tell. Rejects like `get`. */
+  readLoad?(get: Get): Promise<EngineLoad | undefined>;
 }
 
 export interface Listing {

@@ -1,7 +1,11 @@
 import { type Dispatcher, errors, request } from 'undici';
 import type { Get, Reply } from './engine.js';
 
-const MAX_ANSWER_BYTES = 4 * 1024 * 1024;
+const MIB = 1024 * 1024;
+const MAX_BYTES = { json: 4 * MIB, text: MIB };
+const ACCEPT = { json: 'application/json', text: 'text/plain' };
+
+type Form = keyof typeof MAX_BYTES;
 
 /** Why there is no reply; the message is for people and never holds URL, key or stack. */
 export class NoReply extends Error {
@@ -28,39 +32,41 @@ interface GetOptions {
 /** A `Get` that remembers what it was told, for the length of one check. */
 export function createGet(options: GetOptions): Get {
   const replies = new Map<string, Promise<Reply>>();
-  return (path) => {
-    const earlier = replies.get(path);
+  return (path, as = 'json') => {
+    const key = `${as} ${path}`;
+    const earlier = replies.get(key);
     if (earlier) return earlier;
-    const reply = untilAborted(ask(path, options), options.signal);
+    const reply = untilAborted(ask(path, as, options), options.signal);
     // A probe may fail after everybody has stopped waiting for it.
     reply.catch(() => undefined);
-    replies.set(path, reply);
+    replies.set(key, reply);
     return reply;
   };
 }
 
-async function ask(path: string, options: GetOptions): Promise<Reply> {
+async function ask(path: string, as: Form, options: GetOptions): Promise<Reply> {
   try {
-    const { head, headMs } = await askHead(path, options);
+    const { head, headMs } = await askHead(path, as, options);
     const reply = { path, status: head.statusCode, headers: head.headers, headMs };
     if (head.statusCode !== 200) {
       // The status says it all: the rest is drained, and cut off when the check ends.
-      void head.body.dump({ limit: MAX_ANSWER_BYTES }).catch(() => undefined);
+      void head.body.dump({ limit: MAX_BYTES[as] }).catch(() => undefined);
       return { ...reply, json: undefined };
     }
-    return { ...reply, json: parsed(await textOf(head.body, path)) };
+    const text = await textOf(head.body, path, MAX_BYTES[as]);
+    return as === 'text' ? { ...reply, json: undefined, text } : { ...reply, json: parsed(text) };
   } catch (error) {
     throw noReply(error);
   }
 }
 
-async function askHead(path: string, options: GetOptions, attempt = 1) {
+async function askHead(path: string, as: Form, options: GetOptions, attempt = 1) {
   const started = options.mono();
   try {
     const head = await request(options.baseUrl + path, {
       dispatcher: options.dispatcher,
       signal: options.signal,
-      headers: headersOf(options),
+      headers: headersOf(options, as),
       headersTimeout: 0,
       bodyTimeout: 0,
     });
@@ -68,27 +74,29 @@ async function askHead(path: string, options: GetOptions, attempt = 1) {
   } catch (error) {
     // The engine may have just closed the idle connection this went out on.
     const maySucceed = attempt === 1 && !options.signal.aborted && RESETS.has(codeOf(error));
-    if (maySucceed) return askHead(path, options, 2);
+    if (maySucceed) return askHead(path, as, options, 2);
     throw error;
   }
 }
 
-function headersOf({ apiKey, headers }: GetOptions): Record<string, string> {
+function headersOf({ apiKey, headers }: GetOptions, as: Form): Record<string, string> {
   const own = Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]);
   return {
     ...(apiKey === null ? {} : { authorization: `Bearer ${apiKey}` }),
     ...Object.fromEntries(own),
-    accept: 'application/json',
+    accept: ACCEPT[as],
     'accept-encoding': 'identity',
   };
 }
 
-async function textOf(body: Dispatcher.ResponseData['body'], path: string): Promise<string> {
+async function textOf(body: Dispatcher.ResponseData['body'], path: string, most: number): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of body) {
     bytes += chunk.length;
-    if (bytes > MAX_ANSWER_BYTES) throw new NoReply('foreign', `answered GET ${path} with more than 4 MiB`);
+    if (bytes > most) {
+      throw new NoReply('foreign', `answered GET ${path} with more than ${most / MIB} MiB`);
+    }
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString('utf8');

@@ -1,6 +1,6 @@
 import type { Engine } from './engine.js';
 import { answersMarked, answersObject, anyOf } from './evidence.js';
-import { isObject, objectsIn } from './json.js';
+import { isObject, type JsonObject, objectsIn } from './json.js';
 import { capabilitiesOf, tokensOf } from './models.js';
 import { listOpenAi, OPENAI_LIST, readEntry } from './openai-list.js';
 
@@ -31,4 +31,17 @@ export const llamacpp: Engine = {
       };
     });
   },
+  async readLoad(get) {
+    const slots = objectsIn((await get('/slots')).json);
+    const busy = slots.map(isBusy);
+    if (slots.length === 0 || busy.includes(undefined)) return undefined;
+    // Who waits for a slot is not among them.
+    return { running: busy.filter(Boolean).length, waiting: 0, slots: slots.length, cacheUse: null };
+  },
 };
+
+/** Before November 2024 a slot had a number for its state, 0 when idle. */
+function isBusy({ is_processing, state }: JsonObject): boolean | undefined {
+  if (typeof is_processing === 'boolean') return is_processing;
+  return typeof state === 'number' ? state !== 0 : undefined;
+}

@@ -1,6 +1,7 @@
 import type { Client, Dispatcher } from 'undici';
 import type { Clock } from '../clock.js';
 import type { AttemptEnd } from '../machines/classify.js';
+import type { Histogram } from '../machines/histogram.js';
 import type { ErrorCode } from './errors.js';
 import type { Reply } from './reply.js';
 import type { TapKind } from './tap.js';
@@ -56,6 +57,8 @@ export interface Seen {
   estimated: boolean;
   /** Of a stream: until the first token. */
   firstTokenMs: number | null;
+  /** Of a stream: the times between its tokens, ms. */
+  gaps: Histogram | null;
   /** Until the request was on its way, and until the first byte of the answer's body. */
   sentMs: number | null;
   firstByteMs: number | null;

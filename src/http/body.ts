@@ -1,15 +1,21 @@
 import { isUtf8 } from 'node:buffer';
-import { eachMember, JsonScanError, skipSpace, skipValue } from './json-scan.js';
+import { eachMember, isText, JsonScanError, skipSpace, skipValue } from './json-scan.js';
 
 /** What the proxy needs to know of a request body; positions are bytes. */
 export interface RequestBody {
   model: string;
   /** The model's JSON string, quotes included. */
-  modelSpan: [start: number, end: number];
+  modelSpan: Span;
   /** True only for a literal `true`. */
   stream: boolean;
   /** `asked`: the client set `include_usage` itself. Otherwise the splice that adds `include_usage: true`. */
   usage: 'asked' | UsageSplice;
+  /** The most tokens the answer may have: the least of the three limits the APIs know, if any is a whole number. */
+  maxTokens: number | null;
+  /** Where the conversation stands: the array or string of `messages`, else of `input`, else of `prompt`. */
+  turns: Span | null;
+  /** What the client calls the conversation or its user: `prompt_cache_key`, else `user`, of at most 512 bytes. */
+  session: string | null;
 }
 
 interface UsageSplice {
@@ -71,23 +77,36 @@ export function rewriteBody(
 
 type Span = [from: number, to: number];
 
+const LIMITS = ['max_tokens', 'max_completion_tokens', 'max_output_tokens'] as const;
+const TURNS = ['messages', 'input', 'prompt'] as const;
+const SESSIONS = ['prompt_cache_key', 'user'] as const;
+const NAMES = ['model', 'stream', 'stream_options', ...LIMITS, ...TURNS, ...SESSIONS] as const;
+const OPTIONS = ['include_usage'];
+/** JSON would silently take the last one; the upstream might take the first. */
+const ONCE: ReadonlySet<Name> = new Set(['model', 'stream', 'stream_options']);
+/** In bytes. A longer limit or name is ignored. */
+const MAX_NUMBER = 32;
+const MAX_SESSION = 512;
+
+type Name = (typeof NAMES)[number];
+type Members = { [name in Name]?: Span };
+
 function readObject(body: Buffer): RequestBody {
-  let model: Span | undefined;
-  let stream: Span | undefined;
-  let options: Span | undefined;
+  const members: Members = {};
   const open = skipSpace(body, 0);
   const isObject = body[open] === 0x7b;
   const close = isObject
     ? eachMember(body, open, 1, (keyFrom, keyTo, from, to) => {
-        const key = readKey(body, keyFrom, keyTo);
-        if (key === 'model') model = once(key, model, from, to);
-        else if (key === 'stream') stream = once(key, stream, from, to);
-        else if (key === 'stream_options') options = once(key, options, from, to);
+        const name = readName(body, keyFrom, keyTo, NAMES);
+        if (name === undefined) return;
+        if (name in members && ONCE.has(name)) throw new BodyError(`duplicate "${name}"`, name);
+        members[name] = [from, to];
       })
     : skipValue(body, open, 0);
   const rest = skipSpace(body, close);
   if (rest < body.length) throw new JsonScanError(rest);
   if (!isObject) throw new BodyError('the body must be a JSON object');
+  const { model, stream, stream_options: options } = members;
   if (!model) throw new BodyError('you must provide a model parameter', 'model');
   return {
     model: readModel(body, model),
@@ -95,13 +114,10 @@ function readObject(body: Buffer): RequestBody {
     // A value that starts with t is `true`: its structure is checked already.
     stream: stream !== undefined && body[stream[0]] === 0x74,
     usage: options ? usageInside(body, options) : usageAtStart(open + 1),
+    maxTokens: leastLimit(body, members),
+    turns: findTurns(body, members),
+    session: findSession(body, members),
   };
-}
-
-/** JSON would silently take the last one; the upstream might take the first. */
-function once(key: string, before: Span | undefined, from: number, to: number): Span {
-  if (before) throw new BodyError(`duplicate "${key}"`, key);
-  return [from, to];
 }
 
 function readModel(body: Buffer, [from, to]: Span): string {
@@ -110,9 +126,60 @@ function readModel(body: Buffer, [from, to]: Span): string {
   return readString(body, from, to);
 }
 
-/** Keys are compared with names of at most 14 characters; a longer one is none of them. */
-function readKey(body: Buffer, from: number, to: number): string {
-  return to - from > 16 && !hasEscape(body, from, to) ? '' : readString(body, from, to);
+function leastLimit(body: Buffer, members: Members): number | null {
+  let least: number | null = null;
+  for (const name of LIMITS) {
+    const span = members[name];
+    if (span === undefined || span[1] - span[0] > MAX_NUMBER) continue;
+    // NaN for anything but a number: its structure is checked already.
+    const limit = Number(body.toString('latin1', ...span));
+    if (Number.isSafeInteger(limit) && limit > 0 && (least === null || limit < least)) least = limit;
+  }
+  return least;
+}
+
+function findTurns(body: Buffer, members: Members): Span | null {
+  for (const name of TURNS) {
+    const span = members[name];
+    if (span !== undefined && (body[span[0]] === 0x5b || body[span[0]] === 0x22)) return span;
+  }
+  return null;
+}
+
+function findSession(body: Buffer, members: Members): string | null {
+  for (const name of SESSIONS) {
+    const span = members[name];
+    if (span === undefined || body[span[0]] !== 0x22 || span[1] - span[0] - 2 > MAX_SESSION) continue;
+    const session = readLoosely(body, span);
+    if (session !== '') return session;
+  }
+  return null;
+}
+
+/** The empty string for one with a wrong escape, which is for the upstream to refuse. */
+function readLoosely(body: Buffer, [from, to]: Span): string {
+  const text = body.toString('utf8', from, to);
+  if (!text.includes('\\')) return text.slice(1, -1);
+  try {
+    return JSON.parse(text);
+  } catch {
+    return '';
+  }
+}
+
+/** Which of these names a key is. */
+function readName<N extends string>(
+  body: Buffer,
+  from: number,
+  to: number,
+  names: readonly N[],
+): N | undefined {
+  if (hasEscape(body, from, to)) {
+    const key = readString(body, from, to);
+    return names.find((name) => name === key);
+  }
+  for (const name of names) if (isText(body, from, to, name)) return name;
+  return undefined;
 }
 
 function readString(body: Buffer, from: number, to: number): string {
@@ -147,7 +214,7 @@ function usageInside(body: Buffer, [from, to]: Span): 'asked' | UsageSplice {
   let empty = true;
   eachMember(body, from, 2, (keyFrom, keyTo) => {
     empty = false;
-    if (readKey(body, keyFrom, keyTo) === 'include_usage') asked = true;
+    if (readName(body, keyFrom, keyTo, OPTIONS) !== undefined) asked = true;
   });
   if (asked) return 'asked';
   return {

@@ -1,9 +1,9 @@
 import type { Principal } from '../access/principal.js';
+import type { Wanted } from '../actors/chooser.js';
 import { wholeMs } from '../clock.js';
-import type { Choice } from '../machines/choose.js';
 import { type AttemptEnd, classify } from '../machines/classify.js';
-import { decisionOf } from '../machines/decision.js';
-import type { ApiKind, AttemptRecord, RequestRecord } from '../machines/records.js';
+import type { Decision } from '../machines/decision.js';
+import type { ApiKind, AttemptRecord, AttemptSamples, RequestRecord } from '../machines/records.js';
 import type { EndpointConfig } from '../persistence/store.js';
 import type { RunningAttempt, Seen } from './attempt.js';
 import { NOTHING, type RequestBody } from './body.js';
@@ -40,6 +40,8 @@ export interface Tried {
   config: EndpointConfig;
   modelId: string;
   startedAt: number;
+  /** What it was expected to take when its endpoint was chosen, ms. */
+  predictedMs: number | null;
 }
 
 /** One request of a client, from accepted to settled: what it has been through, and what its row will say. */
@@ -50,6 +52,7 @@ export class ClientRequest {
   /** Kept until the client gets the first byte: another endpoint may be asked with it. */
   body: Buffer;
   reply!: Reply;
+  wanted!: Wanted;
   running: RunningAttempt | null = null;
   /** Where it is now. */
   endpointId: string | null = null;
@@ -58,7 +61,8 @@ export class ClientRequest {
   onFree: () => void = () => {};
   readonly tried = new Set<string>();
   readonly attempts: AttemptRecord[] = [];
-  choice: Choice | null = null;
+  /** The newest choice, in numbers. */
+  decision: Decision | null = null;
   /** The client went away. */
   left = false;
   /** It did, or everything ends: nothing new is begun. */
@@ -94,6 +98,8 @@ export class ClientRequest {
   /** An attempt has ended, whatever comes next. */
   noteAttempt(end: AttemptEnd, seen: Seen, tried: Tried, mono: number): void {
     const { counted, error } = classify(end);
+    const { kind } = this.accepted.route;
+    const { predictedMs } = tried;
     const durationMs = mono - tried.startedAt;
     this.#last = { seen, tried };
     this.upstreamMs += durationMs;
@@ -106,16 +112,17 @@ export class ClientRequest {
       statusCode: seen.statusCode,
       error,
       durationMs: wholeMs(durationMs),
+      predictedMs: predictedMs === null ? null : wholeMs(predictedMs),
       inputTokens: seen.inputTokens,
       outputTokens: seen.outputTokens,
       // An embedding has no rate of output.
-      sampled:
-        counted === 'success' && this.accepted.route.kind !== 'embeddings' && (seen.outputTokens ?? 0) > 0,
+      sampled: counted === 'success' && kind !== 'embeddings' && (seen.outputTokens ?? 0) > 0,
+      samples: end.how === 'complete' ? samplesOf(kind, seen) : undefined,
     });
   }
 
   /** The row of a request that has ended so. */
-  record(end: AttemptEnd, now: number, mono: number, nameOf: (id: string) => string): RequestRecord {
+  record(end: AttemptEnd, now: number, mono: number): RequestRecord {
     const { id, requestId, route, scanned, clientIp, principal, acceptedAt, startedAt } = this.accepted;
     const { outcome, timeline, statusCode, error } = classify(end);
     const last = this.#last;
@@ -142,7 +149,7 @@ export class ClientRequest {
       statusCode,
       tokensEstimated: last?.seen.estimated ?? false,
       attempts: this.attempts,
-      decision: this.choice === null ? null : decisionOf(this.choice, nameOf, this.#phases()),
+      decision: this.decision === null ? null : { ...this.decision, phases: this.#phases() },
     };
   }
 
@@ -158,6 +165,11 @@ export class ClientRequest {
       stream_ms: firstByte === null ? null : Math.max(0, Math.round(duration - firstByte)),
     };
   }
+}
+
+/** Embeddings have no tokens to come. */
+function samplesOf(kind: ApiKind, { firstTokenMs, gaps }: Seen): AttemptSamples {
+  return kind === 'embeddings' ? { firstTokenMs: null, gaps: null } : { firstTokenMs, gaps };
 }
 
 /** One line a finished request: who was tried, what came of it, and how long it took. */

@@ -1,21 +1,19 @@
-import { z } from 'zod';
 import type { Books } from '../actors/books.js';
+import type { Wanted } from '../actors/chooser.js';
 import { definition, mermaid } from '../actors/diagram.js';
 import type { House } from '../actors/house.js';
 import type { Tree } from '../actors/tree.js';
 import type { Views } from '../actors/view.js';
-import type { Clock } from '../clock.js';
-import { choose } from '../machines/choose.js';
+import { reasonOf } from '../machines/choose.js';
 import { candidateRecord } from '../machines/decision.js';
-import type { PolicyName } from '../machines/policies.js';
 import type { RequestRecord } from '../machines/records.js';
 import { lastAttempt } from '../machines/records.js';
 import type { RequestFilter, RequestList, RequestPage, Store } from '../persistence/store.js';
 import { ApiError } from './errors.js';
 import type { LiveRequest } from './inference.js';
-import { parsed } from './input.js';
 import { oneOf, time, wholeNumber } from './query.js';
 import type { Route } from './routes.js';
+import { scanned, wantedOf } from './wanted.js';
 
 export interface DashboardRoutesDeps {
   house: House;
@@ -27,13 +25,7 @@ export interface DashboardRoutesDeps {
   caughtUp: () => Promise<boolean>;
   /** The requests under way. */
   live: () => LiveRequest[];
-  policy: PolicyName;
-  random: () => number;
-  clock: Clock;
 }
-
-/** Of a chat body only the model is needed. */
-const asked = z.object({ model: z.string().min(1, 'must not be empty') });
 
 const PAGE_SIZES = ['10', '25', '50', '100'] as const;
 const MOST_SKIPPED = 100_000;
@@ -46,9 +38,6 @@ export function dashboardRoutes({
   tree,
   caughtUp,
   live,
-  policy,
-  random,
-  clock,
 }: DashboardRoutesDeps): Route[] {
   const read = (path: string, run: Route['run']): Route => ({
     method: 'GET',
@@ -83,19 +72,20 @@ export function dashboardRoutes({
     );
   }
 
-  /** Where a request for the model would go now, and why; nothing is sent, and nobody's turn is over. */
-  function explain(model: string) {
-    const candidates = house.catalogue.candidates(model, clock.mono());
-    if (candidates.length === 0) {
-      throw new ApiError('model_not_found', `no endpoint lists the model ${JSON.stringify(model)}`, {
+  /** Where a request would go now, and why; nothing is sent, and nobody's turn is over. */
+  function explain(wanted: Wanted) {
+    const choice = house.chooser.look(wanted);
+    if (choice.candidates.length === 0) {
+      throw new ApiError('model_not_found', `no endpoint lists the model ${JSON.stringify(wanted.model)}`, {
         param: 'model',
       });
     }
-    const { chosen, judged } = choose(candidates, random, new Set(), policy);
     const nameOf = (id: string) => house.roster.config(id)?.name ?? id;
     return {
-      choice: chosen?.endpointId ?? null,
-      candidates: judged.map((one) => candidateRecord(one, nameOf)),
+      choice: choice.chosen?.endpointId ?? null,
+      candidates: choice.candidates.map((candidate) =>
+        candidateRecord(candidate, reasonOf(candidate, choice), choice, nameOf),
+      ),
     };
   }
 
@@ -126,7 +116,11 @@ export function dashboardRoutes({
       method: 'POST',
       path: '/api/dashboard/explain',
       access: 'dashboard.read',
-      run: async ({ json }) => explain(parsed(asked, await json()).model),
+      run: async ({ bytes, req }) => {
+        const body = await bytes();
+        const session = req.headers['x-session-id'];
+        return explain(wantedOf(scanned(body), body.length, () => body, session, house.chooser.policy));
+      },
     },
     read('actors', () => ({ root: tree.root() })),
     read('actors/:id', ({ params }) => {

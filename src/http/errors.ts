@@ -4,6 +4,7 @@ import { StoreError } from '../persistence/store.js';
 const ERRORS = {
   invalid_json: [400, 'invalid_request_error'],
   invalid_request: [400, 'invalid_request_error'],
+  context_too_long: [400, 'invalid_request_error'],
   last_admin: [400, 'invalid_request_error'],
   unauthenticated: [401, 'authentication_error'],
   invalid_api_key: [401, 'authentication_error'],

@@ -3,7 +3,8 @@ import type { Directory } from '../access/directory.js';
 import type { Principal } from '../access/principal.js';
 import type { Books } from '../actors/books.js';
 import type { House } from '../actors/house.js';
-import type { DashboardEndpointView, ModelTpsView, StatsView, Views } from '../actors/view.js';
+import type { Views } from '../actors/view.js';
+import type { DashboardEndpointView, ModelTpsView, StatsView } from '../actors/wire-shapes.js';
 import type { Clock } from '../clock.js';
 import type { RequestRecord } from '../machines/records.js';
 

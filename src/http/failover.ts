@@ -10,12 +10,14 @@ import { settle } from '../actors/settle.js';
 import { type Clock, pause } from '../clock.js';
 import type { Deadlines, QueueLimits } from '../config.js';
 import type { Candidate } from '../machines/candidate.js';
-import { type Choice, choose } from '../machines/choose.js';
+import { type Choice, judge } from '../machines/choose.js';
 import type { AttemptEnd } from '../machines/classify.js';
+import { decisionOf } from '../machines/decision.js';
 import { type EvidenceEvent, ofModel } from '../machines/endpoint.js';
-import { type Asked, allowanceMs, NEW_PACE, type Pace, type PaceSample } from '../machines/pace.js';
-import type { PolicyName } from '../machines/policies.js';
+import { forecastOf } from '../machines/outlook.js';
+import { type Asked, allowanceMs, NEW_PACE, type Pace } from '../machines/pace.js';
 import { type ApiKind, lastAttempt, type RequestRecord } from '../machines/records.js';
+import { type Forecast, type SpeedSample, totalMs } from '../machines/speed.js';
 import type { Seen, Unsent } from './attempt.js';
 import { rewriteBody } from './body.js';
 import { type ClientRequest, logLine } from './client-request.js';
@@ -36,7 +38,6 @@ export interface FailoverDeps {
   random: () => number;
   deadlines: Deadlines;
   queue: QueueLimits;
-  policy: PolicyName;
   vault: Vault;
   rateLimits: RateLimits;
   log: { info(details: object, message: string): void };
@@ -44,13 +45,18 @@ export interface FailoverDeps {
 
 /** An endpoint that was chosen, and the place that was taken there. */
 interface Turn {
-  choice: Choice;
-  candidate: Candidate;
+  endpointId: string;
+  modelId: string;
   /** Of the endpoint, which may be gone when it is needed. */
   name: string;
   lease: Lease;
   asked: Asked;
   pace: Pace;
+  /** Where its time was expected to go; null: nothing was known. */
+  told: Forecast | null;
+  /** Of its prompt, what the endpoint likely had read before; and requests of others there. */
+  cachedBytes: number;
+  foreign: number;
 }
 
 /** Answers that somebody else may do better than. All others are the client's business, or the endpoint's last word. */
@@ -66,9 +72,8 @@ const MOST_KEPT_BYTES = 512 * 1024 * 1024;
  * next best endpoint where one fails.
  */
 export function failoverOf(deps: FailoverDeps) {
-  const { house, books, leases, upstreams, vault, rateLimits, clock, random, deadlines, queue, policy } =
-    deps;
-  const { catalogue, roster, waiting } = house;
+  const { house, books, leases, upstreams, vault, rateLimits, clock, random, deadlines, queue } = deps;
+  const { chooser, roster, waiting } = house;
   const evidence = { system: () => house.system, roster, leases };
   const budget = new RetryBudget();
   /** Endpoints (by URL) that refuse `include_usage` and answer well without. */
@@ -81,7 +86,7 @@ export function failoverOf(deps: FailoverDeps) {
   function finish(request: ClientRequest, end: AttemptEnd): void {
     if (request.settled) return;
     request.settled = true;
-    const record = request.record(end, clock.now(), clock.mono(), nameOf);
+    const record = request.record(end, clock.now(), clock.mono());
     settle(house.system, books, record);
     charge(request.accepted.principal, record);
     // Before the last byte is out: who has read it may come again.
@@ -97,34 +102,37 @@ export function failoverOf(deps: FailoverDeps) {
   }
 
   function look(request: ClientRequest): Choice {
-    const candidates = catalogue.candidates(request.accepted.scanned.model, clock.mono());
-    return choose(candidates, random, request.tried, policy);
+    return chooser.look(request.wanted, { tried: request.tried });
   }
 
   /** Takes the place that was chosen, in the same step. */
   function take(request: ClientRequest, choice: Choice, candidate: Candidate): Turn {
-    const { endpointId, modelId } = candidate;
-    const { paces, loaded } = roster.facts(endpointId);
-    house.turns.note(modelId, endpointId, candidate.weight);
-    const asked: Asked = {
-      promptBytes: request.promptBytes,
-      stream: request.accepted.scanned.stream,
-      cold: loaded !== null && !loaded.includes(modelId),
-    };
-    const pace = ofModel(paces, modelId) ?? NEW_PACE;
+    chooser.taken(choice, request.wanted);
+    return seat(request, choice, candidate);
+  }
+
+  function seat(request: ClientRequest, choice: Choice, candidate: Candidate): Turn {
+    const { endpointId, modelId, cold, foreign } = candidate;
+    const { promptBytes, stream } = request.wanted;
+    const { pin } = choice.outlook.demand;
+    request.decision = decisionOf(choice, nameOf);
+    const told = forecastOf(candidate, choice.outlook);
+    const asked: Asked = { promptBytes, stream, cold };
+    const pace = ofModel(roster.facts(endpointId).paces, modelId) ?? NEW_PACE;
     const lease = leases.open({
       endpointId,
       modelId,
       trial: choice.trial,
       sentAt: clock.mono(),
       allowanceMs: allowanceMs(pace, asked),
+      expectedMs: told === null ? null : told.waitMs + told.loadMs + told.prefillMs,
       abort: () => request.running?.end('the endpoint was removed', 'upstream_broken'),
       move: (reason) => {
         if (mayGoElsewhere(request)) request.running?.move(reason);
       },
     });
-    request.choice = choice;
-    return { choice, candidate, name: nameOf(endpointId), lease, asked, pace };
+    const cachedBytes = pin?.endpointId === endpointId ? Math.min(pin.bytes, promptBytes) : 0;
+    return { endpointId, modelId, name: nameOf(endpointId), lease, asked, pace, told, cachedBytes, foreign };
   }
 
   /** Whether somebody else could be asked if this attempt failed. */
@@ -142,7 +150,7 @@ export function failoverOf(deps: FailoverDeps) {
     if (choice.chosen !== undefined && (isRetry || waiting.ahead(model) === 0)) {
       return take(request, choice, choice.chosen);
     }
-    request.choice = choice;
+    request.decision = decisionOf(choice, nameOf);
     if (choice.chosen === undefined && !choice.full && !waiting.mayHope(model)) return nobody(model, choice);
     // A body that may not be kept for another endpoint may not wait for one either.
     if (waiting.size >= queue.max || !request.repeatable) {
@@ -183,6 +191,7 @@ export function failoverOf(deps: FailoverDeps) {
       request.reply.socket.on('close', onLeft);
       waiting.enter({
         ticket,
+        wanted: request.wanted,
         since,
         tried: request.tried,
         begin: (choice) => over(take(request, choice, choice.chosen as Candidate)),
@@ -251,8 +260,7 @@ export function failoverOf(deps: FailoverDeps) {
 
   /** One attempt at the endpoint of a turn; null if the client has got something of it, or is gone. */
   function attempt(request: ClientRequest, turn: Turn, counts: boolean): Promise<Unsent | null> {
-    const { candidate, lease, asked, pace } = turn;
-    const { endpointId, modelId } = candidate;
+    const { endpointId, modelId, lease, asked, pace, told } = turn;
     const config = roster.config(endpointId);
     if (config === undefined) {
       lease.close();
@@ -263,7 +271,8 @@ export function failoverOf(deps: FailoverDeps) {
     }
     const { scanned, route, rawHeaders, requestId } = request.accepted;
     const startedAt = clock.mono();
-    const tried = { config, modelId, startedAt };
+    const predictedMs = told === null ? null : totalMs(told);
+    const tried = { config, modelId, startedAt, predictedMs };
     const model = modelId === scanned.model ? {} : { model: modelId };
     const addUsage =
       scanned.stream &&
@@ -305,11 +314,12 @@ export function failoverOf(deps: FailoverDeps) {
       settle: (end, seen, final) => {
         const mono = clock.mono();
         const hung = end.how === 'left' && leases.isHung(endpointId, mono);
+        const beside = lease.beside(mono);
         lease.close();
         request.noteAttempt(end, seen, tried, mono);
         if (counts) {
           if (final) finish(request, end);
-          tell(turn, end, seen, hung, mono - startedAt);
+          tell(turn, end, seen, hung, beside, mono - startedAt);
         }
         // There is room for somebody who waits.
         waiting.pump();
@@ -321,15 +331,24 @@ export function failoverOf(deps: FailoverDeps) {
   }
 
   /** What the attempt says of its endpoint. */
-  function tell(turn: Turn, end: AttemptEnd, seen: Seen, hung: boolean, durationMs: number): void {
-    const { endpointId, modelId } = turn.candidate;
+  function tell(
+    turn: Turn,
+    end: AttemptEnd,
+    seen: Seen,
+    hung: boolean,
+    beside: number,
+    durationMs: number,
+  ): void {
+    const { endpointId, modelId, asked, lease, cachedBytes, foreign } = turn;
     const mono = clock.mono();
     const { what, restMs } = verdictOf(end, seen, hung);
     if (what === null) return;
-    let sample: PaceSample | null = null;
-    if (what === 'success' && seen.firstByteMs !== null) {
-      const { promptBytes, stream, cold } = turn.asked;
-      sample = { promptBytes, stream, cold, firstByteMs: seen.firstByteMs, durationMs };
+    const { firstByteMs, outputTokens } = seen;
+    let sample: SpeedSample | null = null;
+    if (what === 'success' && firstByteMs !== null) {
+      const ahead = lease.ahead + foreign;
+      const others = beside + foreign;
+      sample = { ...asked, cachedBytes, ahead, beside: others, firstByteMs, durationMs, outputTokens, mono };
     }
     const event: EvidenceEvent = { type: 'evidence', modelId, what, mono, chance: random(), restMs, sample };
     // Registered late, it may have got another id meanwhile.
@@ -403,10 +422,10 @@ export function failoverOf(deps: FailoverDeps) {
 
     /** One attempt at one endpoint, counted nowhere. */
     async tryOut(request: ClientRequest, candidate: Candidate): Promise<void> {
-      const choice: Choice = { policy, chosen: candidate, trial: false, full: false, judged: [] };
+      const choice = chooser.only(candidate, request.wanted);
       // It is for this endpoint: nobody else is asked, and nothing takes it away.
       request.repeatable = false;
-      const turn = take(request, choice, candidate);
+      const turn = seat(request, choice, candidate);
       const unsent = await begin(request, turn, false);
       if (unsent === null) return;
       const { name } = turn;
@@ -420,10 +439,10 @@ interface Failed {
   unsent: Unsent;
 }
 
-function nobody(model: string, { judged }: Choice): ApiError {
+function nobody(model: string, choice: Choice): ApiError {
   const told = new Map<string, number>();
   let restMs = 0;
-  for (const { candidate, reason } of judged) {
+  for (const { candidate, reason } of judge(choice)) {
     if (reason !== null) told.set(reason, (told.get(reason) ?? 0) + 1);
     if (candidate.restMs > 0) restMs = restMs === 0 ? candidate.restMs : Math.min(restMs, candidate.restMs);
   }

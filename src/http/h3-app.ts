@@ -91,6 +91,11 @@ export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>
         recheck();
         return body;
       },
+      bytes: async () => {
+        const body = await readBody(req, res);
+        recheck();
+        return body;
+      },
     };
   }
 

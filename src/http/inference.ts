@@ -5,7 +5,6 @@ import { isTold, type Refusal } from '../access/rate-limits.js';
 import { digestOf } from '../access/tokens.js';
 import { localDate } from '../clock.js';
 import { timeOrderedId } from '../ids.js';
-import { BodyError, type RequestBody, scanBody } from './body.js';
 import { ClientRequest, type InferenceRoute, type Phase } from './client-request.js';
 import type { Discovery } from './discovery.js';
 import { ApiError } from './errors.js';
@@ -14,6 +13,7 @@ import { saneRequestId } from './headers.js';
 import { readBody } from './read-body.js';
 import { Reply } from './reply.js';
 import type { Access } from './routes.js';
+import { scanned, wantedOf } from './wanted.js';
 
 export const INFERENCE_ROUTES: readonly InferenceRoute[] = [
   { path: '/v1/chat/completions', kind: 'chat_completions', requestType: 'chat' },
@@ -163,7 +163,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     body: Buffer,
     release: () => void,
   ): ClientRequest {
-    const scanned = scan(body);
+    const asked = scanned(body);
     const { rawHeaders } = req;
     const clientIp = deps.addressOf(req);
     const { id, requestId, acceptedAt, startedAt } = identity;
@@ -176,16 +176,18 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       startedAt,
       route,
       body,
-      scanned,
+      scanned: asked,
       clientIp,
       rawHeaders,
       principal,
       release,
       key: () => keyOf(principal, req),
     });
+    const session = req.headers['x-session-id'];
+    request.wanted = wantedOf(asked, body.length, () => request.body, session, house.chooser.policy);
     request.reply = new Reply(req, res, {
       kind: route.kind,
-      stream: scanned.stream && route.kind !== 'embeddings',
+      stream: asked.stream && route.kind !== 'embeddings',
       requestId,
       limits: () => limitHeaders(principal),
       hasLimits: principal.rateLimit !== null && isTold(principal.rateLimit),
@@ -206,6 +208,17 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       'model_not_found',
       `the model ${JSON.stringify(model)} does not exist on any endpoint`,
       { param: 'model' },
+    );
+  }
+
+  /** An estimate only steers; what no endpoint can hold is refused before anybody is asked. */
+  function refuseTooLong({ wanted }: ClientRequest): void {
+    const largest = house.chooser.surelyExceeds(wanted);
+    if (largest === null) return;
+    throw new ApiError(
+      'context_too_long',
+      `the prompt is longer than any endpoint of the model ${JSON.stringify(wanted.model)} can hold: the largest context there is has ${largest} tokens`,
+      { param: 'messages' },
     );
   }
 
@@ -233,6 +246,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
           throw closed;
         }
         await refuseUnknown(request.accepted.scanned.model);
+        refuseTooLong(request);
         if (req.socket.destroyed) {
           failover.finish(request, { how: 'left', status: null });
           return;
@@ -295,16 +309,6 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       }
     },
   };
-}
-
-function scan(body: Buffer): RequestBody {
-  try {
-    return scanBody(body);
-  } catch (error) {
-    if (!(error instanceof BodyError)) throw error;
-    const code = error.param === null ? 'invalid_json' : 'invalid_request';
-    throw new ApiError(code, error.message, { param: error.param, cause: error });
-  }
 }
 
 const NO_HEADERS: string[] = [];

@@ -24,13 +24,13 @@ export class JsonScanError extends Error {
 
 /**
  * Walks the members of the object that opens at `from` and returns the index after its `}`.
- * Spans include the quotes; what stands inside strings is not checked.
+ * Spans include the quotes; what stands inside strings is not checked. A visit that returns true is the last.
  */
 export function eachMember(
   bytes: Buffer,
   from: number,
   depth: number,
-  visit: (keyFrom: number, keyTo: number, valueFrom: number, valueTo: number) => void,
+  visit: (keyFrom: number, keyTo: number, valueFrom: number, valueTo: number) => unknown,
 ): number {
   let i = skipSpace(bytes, from + 1);
   if (bytes[i] === BRACE + TO_CLOSING) return i + 1;
@@ -38,9 +38,28 @@ export function eachMember(
     const keyTo = skipString(bytes, i);
     const valueFrom = skipColon(bytes, keyTo);
     const valueTo = skipValue(bytes, valueFrom, depth);
-    visit(i, keyTo, valueFrom, valueTo);
+    if (visit(i, keyTo, valueFrom, valueTo) === true) return valueTo;
     i = skipSpace(bytes, valueTo);
     if (bytes[i] === BRACE + TO_CLOSING) return i + 1;
+    if (bytes[i] !== COMMA) throw new JsonScanError(i);
+    i = skipSpace(bytes, i + 1);
+  }
+}
+
+/** Walks the elements of the array that opens at `from`, as eachMember does. */
+export function eachElement(
+  bytes: Buffer,
+  from: number,
+  depth: number,
+  visit: (from: number, to: number) => unknown,
+): number {
+  let i = skipSpace(bytes, from + 1);
+  if (bytes[i] === BRACKET + TO_CLOSING) return i + 1;
+  for (;;) {
+    const to = skipValue(bytes, i, depth);
+    if (visit(i, to) === true) return to;
+    i = skipSpace(bytes, to);
+    if (bytes[i] === BRACKET + TO_CLOSING) return i + 1;
     if (bytes[i] !== COMMA) throw new JsonScanError(i);
     i = skipSpace(bytes, i + 1);
   }
@@ -115,7 +134,7 @@ export function topMember(bytes: Buffer, key: string): { value: unknown } | null
     const open = skipSpace(bytes, 0);
     if (bytes[open] !== BRACE) return null;
     const close = eachMember(bytes, open, 1, (keyFrom, keyTo, from, to) => {
-      if (isKey(bytes, keyFrom, keyTo, key)) value = JSON.parse(bytes.toString('utf8', from, to));
+      if (isText(bytes, keyFrom, keyTo, key)) value = JSON.parse(bytes.toString('utf8', from, to));
     });
     return skipSpace(bytes, close) < bytes.length ? null : { value };
   } catch {
@@ -123,9 +142,10 @@ export function topMember(bytes: Buffer, key: string): { value: unknown } | null
   }
 }
 
-function isKey(bytes: Buffer, from: number, to: number, key: string): boolean {
-  if (to - from !== key.length + 2) return false;
-  for (let i = 0; i < key.length; i++) if (bytes[from + 1 + i] !== key.charCodeAt(i)) return false;
+/** Whether the string at a span is written as `text`, which is plain ASCII. */
+export function isText(bytes: Buffer, from: number, to: number, text: string): boolean {
+  if (to - from !== text.length + 2) return false;
+  for (let i = 0; i < text.length; i++) if (bytes[from + 1 + i] !== text.charCodeAt(i)) return false;
   return true;
 }
 

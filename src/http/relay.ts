@@ -8,6 +8,7 @@ import { downstreamHeaders } from './headers.js';
 import { plainWords } from './plain-words.js';
 import { type Connection, whenSent } from './sent-on.js';
 import { createTap, type Tap } from './tap.js';
+import { TokenTimes } from './token-times.js';
 import { type Watched, wheel } from './wheel.js';
 
 /** After the terminal event an upstream may take so long to end its body. */
@@ -51,7 +52,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   #headSent = false;
   #sentAt: number | null = null;
   #firstByteAt: number | null = null;
-  #firstTokenAt: number | null = null;
+  readonly #tokens: TokenTimes | null;
   #settled = false;
   /** Nothing that the upstream does matters any more. */
   #over = false;
@@ -68,6 +69,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
     });
     this.#body = options.body;
     this.#plainBody = options.plainBody;
+    this.#tokens = options.stream ? new TokenTimes() : null;
     this.#startedAt = options.clock.mono();
   }
 
@@ -280,7 +282,6 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
 
   /** Settles as soon as the tap, or the length, says that this chunk is the last that matters. */
   #judge(): void {
-    const { clock } = this.#options;
     const tap = this.#tap;
     if (tap === null) {
       if (this.#contentLength !== null && this.#received >= this.#contentLength) {
@@ -288,8 +289,8 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
       }
       return;
     }
-    if (this.#firstTokenAt === null && this.#options.stream && tap.sawToken)
-      this.#firstTokenAt = clock.mono();
+    const tokens = this.#tokens;
+    if (tokens !== null && tap.deltas > tokens.tokens) tokens.note(tap.deltas, this.#options.clock.mono());
     if (!tap.ended || this.#settled) return;
     if (tap.outcome === 'complete') this.#settleAs({ how: 'complete', status: this.#status });
     else
@@ -363,7 +364,8 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
       inputTokens: tap?.inputTokens ?? null,
       outputTokens: tap?.outputTokens ?? null,
       estimated: tap?.estimated ?? false,
-      firstTokenMs: this.#since(this.#firstTokenAt),
+      firstTokenMs: this.#since(this.#tokens?.firstAt ?? null),
+      gaps: this.#tokens?.gaps ?? null,
       sentMs: this.#since(this.#sentAt),
       firstByteMs: this.#since(this.#firstByteAt),
       retryAfter: this.#retryAfter,

@@ -35,6 +35,8 @@ export interface Call {
   res: ServerResponse;
   /** The parsed JSON body; a missing or malformed one is an error. */
   json(): Promise<unknown>;
+  /** The body as it came, of the size of an inference request. */
+  bytes(): Promise<Buffer>;
 }
 
 /** An answer that is not simply 200 with JSON; a body that is a text goes out as it is. */

@@ -31,8 +31,8 @@ export interface Tap {
   readonly outputTokens: number | null;
   /** Deltas were counted, for want of a usage report. */
   readonly estimated: boolean;
-  /** A delta with content has passed. */
-  readonly sawToken: boolean;
+  /** Deltas with content that have passed. */
+  readonly deltas: number;
 }
 
 export function createTap(options: TapOptions): Tap {
@@ -95,8 +95,8 @@ class AnswerTap implements Tap {
     return this.#verdict.output === null && this.#verdict.deltas !== null;
   }
 
-  get sawToken(): boolean {
-    return this.#verdict.deltas !== null && this.#verdict.deltas > 0;
+  get deltas(): number {
+    return this.#verdict.deltas ?? 0;
   }
 
   push(chunk: Buffer): Buffer[] {

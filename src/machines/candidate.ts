@@ -1,4 +1,5 @@
 import type { CircuitState } from './circuit.js';
+import type { Speed } from './speed.js';
 
 /** What the chooser sees of an endpoint. */
 export interface Candidate {
@@ -6,17 +7,32 @@ export interface Candidate {
   /** The name under which this endpoint lists the model. */
   modelId: string;
   status: EndpointStatus;
-  /** Requests in flight there, and how many there may be. */
+  /** Requests in flight there, and how many more there may be (of this model). */
   active: number;
-  maxConcurrency: number | null;
+  room: number;
+  /** What others have in flight there, as far as the engine told. */
+  foreign: number;
   /** How much of the load it is to have beside the others; 1 unless told. */
   weight: number;
   /** 0 is first; those of a larger one serve where nobody of a smaller one can. */
   priority: number;
+  /** Tokens of a prompt and its answer that fit; null: not known. */
+  maxContext: number | null;
   /** Output tokens per second for this model; null: unmeasured, or not asked for. */
   tps: number | null;
   /** When its next turn is, as turns go round for this model. */
   turn: number;
+  /** What is learned of its speed for this model, and how long ago; ms, Infinity if it never was. */
+  speed: Speed;
+  measuredMs: number;
+  /** It does not hold the model in memory. */
+  cold: boolean;
+  /** Loading it would probably push another one out. */
+  displaces: boolean;
+  /** How long it has been loading the model, ms; 0 if it is not. */
+  loadingMs: number;
+  /** How much longer than expected a request there has been without its first byte, ms. */
+  overdueMs: number;
   /** The worse of the endpoint's circuit and that of this model there. */
   circuit: CircuitState;
   /** A trial of a half-open circuit is under way. */
@@ -40,6 +56,11 @@ const MOST_BURDEN = 10;
 /**
  * How busy it is for its weight. Failing fast is not being free, so what fails counts as if it were still there.
  */
-export function loadOf({ active, weight, freshFailureRate }: Candidate): number {
-  return (active + 1) / (weight * Math.max(1 / MOST_BURDEN, 1 - freshFailureRate)) - 1;
+export function loadOf(candidate: Candidate): number {
+  return (candidate.active + 1) / worthOf(candidate) - 1;
+}
+
+/** What a request there is worth: its weight, less what is to be done again elsewhere. */
+export function worthOf({ weight, freshFailureRate }: Candidate): number {
+  return weight * Math.max(1 / MOST_BURDEN, 1 - freshFailureRate);
 }

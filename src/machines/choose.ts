@@ -1,5 +1,8 @@
-import type { Candidate } from './candidate.js';
+import { type Candidate, worthOf } from './candidate.js';
+import { type Demand, isProbablyLonger, NO_DEMAND } from './demand.js';
+import { forecastOf, type Outlook, outlookOf } from './outlook.js';
 import { leastOf, POLICIES, type PolicyName } from './policies.js';
+import { isMeasured, totalMs } from './speed.js';
 
 /** Why a candidate was not taken into account. */
 export type Rejection =
@@ -13,7 +16,9 @@ export type Rejection =
   | 'circuit_open'
   | 'on_trial'
   | 'hung'
+  | 'context_too_small'
   | 'at_capacity'
+  | 'overloaded'
   | 'later_priority';
 
 export interface Judged {
@@ -22,69 +27,147 @@ export interface Judged {
   reason: Rejection | null;
 }
 
+/** How one is to be chosen. */
+export interface Choosing {
+  policy: PolicyName;
+  /** Gives [0, 1). */
+  random: () => number;
+  /** Endpoints the request was at already. */
+  tried: ReadonlySet<string>;
+  /** A predicted wait past this many ms makes the next priority serve. */
+  overflowMs: number;
+  /** How long the request has waited for its turn, ms, and how many wait before it. */
+  waitedMs: number;
+  ahead: number;
+  /** It may go to where nothing was measured for long. */
+  mayExplore: boolean;
+}
+
 export interface Choice {
   policy: PolicyName;
   chosen: Candidate | undefined;
   /** The request is the trial of a half-open circuit. */
   trial: boolean;
+  /** It goes where it goes only to measure that. */
+  explores: boolean;
   /** Nobody is chosen, but somebody would serve as soon as a request there ends. */
   full: boolean;
-  judged: readonly Judged[];
-}
-
-/**
- * Of the endpoints that serve, those of the first priority there is: which of them the policy says. Hung ones, then
- * those in `error`, only where no other serves; those behind an open circuit, the least bad first, as the last resort.
- * A half-open circuit gets the next new request, one at a time. Where the best there are have no room those of the next
- * priority serve, and where nobody has any the request waits. `random` gives [0, 1).
- */
-export function choose(
-  candidates: readonly Candidate[],
-  random: () => number,
-  tried: ReadonlySet<string> = NOBODY,
-  policy: PolicyName = 'least-busy',
-): Choice {
-  const tiers: Candidate[][] = [[], [], [], [], []];
-  const trials: Candidate[] = [];
-  for (const candidate of candidates) {
-    if (excluded(candidate, tried) !== null) continue;
-    if (candidate.circuit === 'half_open' && !candidate.onTrial && hasRoom(candidate)) trials.push(candidate);
-    else (tiers[tierOf(candidate)] as Candidate[]).push(candidate);
-  }
-  const best = tiers.find((tier) => tier.length > 0) ?? [];
-  const bestTier = tiers.indexOf(best);
-  // An endpoint in `error` is no trial while another is online. A retry is none either, but as a last resort.
-  const nobodyOnline = bestTier < 0 || bestTier >= IN_ERROR;
-  const trial = trials.find(({ status }) => status === 'online') ?? (nobodyOnline ? trials[0] : undefined);
-  const chooseTrial = tried.size === 0 || bestTier < 0 || bestTier === LAST_RESORT;
-  const able = firstOf(best.filter(hasRoom));
-  const chosen =
-    trial !== undefined && chooseTrial
-      ? trial
-      : bestTier === LAST_RESORT
-        ? leastOf(able, ({ failureRate }) => failureRate, random)
-        : POLICIES[policy](able, random);
-  return {
-    policy,
-    chosen,
-    trial: chosen !== undefined && chosen === trial,
-    full: chosen === undefined && best.length > 0,
-    judged: candidates.map((candidate) => ({
-      candidate,
-      reason: excluded(candidate, tried) ?? outranked(candidate, chosen, trials, bestTier, able),
-    })),
-  };
+  outlook: Outlook;
+  candidates: readonly Candidate[];
+  tried: ReadonlySet<string>;
+  /** Of what the policy had to choose from. */
+  able: readonly Candidate[];
+  trials: readonly Candidate[];
+  tier: number;
+  overflowMs: number;
 }
 
 const NOBODY: ReadonlySet<string> = new Set();
+
+/** A new request that may take what there is. */
+export const PLAINLY: Choosing = {
+  policy: 'least-busy',
+  random: () => 0,
+  tried: NOBODY,
+  overflowMs: 0,
+  waitedMs: 0,
+  ahead: 0,
+  mayExplore: false,
+};
+
+/**
+ * Of the endpoints that serve, those of the first priority there is: which of them the policy says. Hung ones, then
+ * those in `error`, then those whose context is probably too small, only where no other serves; those behind an open
+ * circuit, the least bad first, as the last resort. A half-open circuit gets the next new request, one at a time.
+ * Where the best there are have no room, or are to be waited for too long, those of the next priority serve, and where
+ * nobody has any room the request waits.
+ */
+export function choose(
+  candidates: readonly Candidate[],
+  demand: Demand = NO_DEMAND,
+  choosing: Choosing = PLAINLY,
+): Choice {
+  const { policy, random, tried } = choosing;
+  const tiers: Candidate[][] = [[], [], [], [], [], []];
+  const trials: Candidate[] = [];
+  for (const candidate of candidates) {
+    if (excluded(candidate, tried) !== null) continue;
+    if (candidate.circuit === 'half_open' && !candidate.onTrial && candidate.room > 0) trials.push(candidate);
+    else (tiers[tierOf(candidate, demand)] as Candidate[]).push(candidate);
+  }
+  const tier = tiers.findIndex((one) => one.length > 0);
+  const best = tier === TOO_SMALL ? ofLargestContext(tiers[tier] as Candidate[]) : (tiers[tier] ?? []);
+  const outlook = outlookOf(best, demand);
+  const able = firstWithRoom(best, outlook, choosing);
+  // An endpoint in `error` is no trial while another is online. A retry is none either, but as a last resort.
+  const nobodyOnline = tier < 0 || tier >= IN_ERROR;
+  const trial = trials.find(({ status }) => status === 'online') ?? (nobodyOnline ? trials[0] : undefined);
+  const isTrial = trial !== undefined && (tried.size === 0 || tier < 0 || tier === LAST_RESORT);
+  const stale = isTrial || !choosing.mayExplore ? undefined : longestUnmeasured(able);
+  const chosen = isTrial
+    ? trial
+    : (stale ??
+      (tier === LAST_RESORT
+        ? leastOf(able, ({ failureRate }) => failureRate, random)
+        : POLICIES[policy](able, random, outlook)));
+  return {
+    policy,
+    chosen,
+    trial: isTrial,
+    explores: stale !== undefined,
+    full: chosen === undefined && best.length > 0,
+    outlook,
+    candidates,
+    tried,
+    able,
+    trials,
+    tier,
+    overflowMs: choosing.overflowMs,
+  };
+}
+
+/** Why each of the candidates could have been chosen, or not. */
+export function judge(choice: Choice): Judged[] {
+  return choice.candidates.map((candidate) => ({ candidate, reason: reasonOf(candidate, choice) }));
+}
+
+export function reasonOf(candidate: Candidate, choice: Choice): Rejection | null {
+  const { chosen, tried, able, trials, tier, outlook, overflowMs } = choice;
+  const out = excluded(candidate, tried);
+  if (out !== null || candidate === chosen) return out;
+  if (trials.includes(candidate)) return 'circuit_open';
+  if (tierOf(candidate, outlook.demand) === tier) {
+    if (candidate.room <= 0) return 'at_capacity';
+    if (tier === TOO_SMALL && able[0] !== undefined && candidate.maxContext !== able[0].maxContext) {
+      return 'context_too_small';
+    }
+    const served = able[0]?.priority ?? candidate.priority;
+    if (candidate.priority === served) return null;
+    if (candidate.priority > served) return 'later_priority';
+    return waitOf(candidate, outlook) > overflowMs ? 'overloaded' : 'at_capacity';
+  }
+  if (candidate.circuit !== 'closed') return candidate.onTrial ? 'on_trial' : 'circuit_open';
+  if (isTooSmall(candidate, outlook.demand)) return 'context_too_small';
+  return candidate.hung ? 'hung' : 'error';
+}
+
 const HUNG = 1;
 const IN_ERROR = 2;
-const LAST_RESORT = 4;
+const TOO_SMALL = 4;
+const LAST_RESORT = 5;
+/** What was measured so long ago may be different now. */
+const STALE_MS = 30_000;
 
-/** 0 serves; 1 is hung; 2 and 3 the same in `error`; 4 is behind a circuit. */
-function tierOf({ status, circuit, hung }: Candidate): number {
+/** 0 serves; 1 is hung; 2 and 3 the same in `error`; 4 has too small a context; 5 is behind a circuit. */
+function tierOf(candidate: Candidate, demand: Demand): number {
+  const { status, circuit, hung } = candidate;
   if (circuit !== 'closed') return LAST_RESORT;
+  if (isTooSmall(candidate, demand)) return TOO_SMALL;
   return (status === 'error' ? IN_ERROR : 0) + (hung ? HUNG : 0);
+}
+
+function isTooSmall({ maxContext }: Candidate, demand: Demand): boolean {
+  return maxContext !== null && isProbablyLonger(demand, maxContext);
 }
 
 /** Never chosen, whoever else there is. */
@@ -94,31 +177,67 @@ function excluded({ endpointId, status, restMs }: Candidate, tried: ReadonlySet<
   return restMs > 0 ? 'resting' : null;
 }
 
-function outranked(
-  candidate: Candidate,
-  chosen: Candidate | undefined,
-  trials: Candidate[],
-  bestTier: number,
-  able: readonly Candidate[],
-): Rejection | null {
-  if (candidate === chosen) return null;
-  if (trials.includes(candidate)) return 'circuit_open';
-  const tier = tierOf(candidate);
-  if (tier === bestTier) {
-    if (!hasRoom(candidate)) return 'at_capacity';
-    return candidate.priority === able[0]?.priority ? null : 'later_priority';
+/** Of the first priority whose wait is short enough those that have room; nobody if it is worth waiting for them. */
+function firstWithRoom(
+  best: readonly Candidate[],
+  outlook: Outlook,
+  choosing: Choosing,
+): readonly Candidate[] {
+  const priorities = prioritiesOf(best);
+  if (priorities.length < 2) return roomyOf(best);
+  let shortest: readonly Candidate[] = [];
+  let least = Number.POSITIVE_INFINITY;
+  for (const priority of priorities) {
+    const group = best.filter((one) => one.priority === priority);
+    const roomy = roomyOf(group);
+    const wait =
+      roomy.length > 0
+        ? Math.min(...roomy.map((one) => waitOf(one, outlook)))
+        : choosing.waitedMs + Math.min(...group.map((one) => slotWaitOf(one, outlook, choosing.ahead)));
+    if (wait <= choosing.overflowMs) return roomy;
+    if (roomy.length === 0 || wait >= least) continue;
+    shortest = roomy;
+    least = wait;
   }
-  if (candidate.circuit !== 'closed') return candidate.onTrial ? 'on_trial' : 'circuit_open';
-  return candidate.hung ? 'hung' : 'error';
+  return shortest;
 }
 
-function hasRoom({ active, maxConcurrency }: Candidate): boolean {
-  return maxConcurrency === null || active < maxConcurrency;
+/** How long a request will wait there before it is begun, ms; what is not known is no wait. */
+function waitOf(candidate: Candidate, outlook: Outlook): number {
+  return forecastOf(candidate, outlook)?.waitMs ?? 0;
 }
 
-/** Those of the first priority. */
-function firstOf(candidates: Candidate[]): Candidate[] {
-  let first = Number.POSITIVE_INFINITY;
-  for (const { priority } of candidates) if (priority < first) first = priority;
-  return candidates.filter(({ priority }) => priority === first);
+/** How long until there is room, ms; for ever where nothing is known. */
+function slotWaitOf(candidate: Candidate, outlook: Outlook, ahead: number): number {
+  const told = forecastOf(candidate, outlook);
+  return told === null
+    ? Number.POSITIVE_INFINITY
+    : ((ahead + 1) * totalMs(told)) / Math.max(1, candidate.active);
+}
+
+/** Ascending. */
+function prioritiesOf(candidates: readonly Candidate[]): number[] {
+  const found: number[] = [];
+  for (const { priority } of candidates) if (!found.includes(priority)) found.push(priority);
+  return found.sort((a, b) => a - b);
+}
+
+function roomyOf(candidates: readonly Candidate[]): readonly Candidate[] {
+  return candidates.every(({ room }) => room > 0) ? candidates : candidates.filter(({ room }) => room > 0);
+}
+
+function ofLargestContext(candidates: Candidate[]): Candidate[] {
+  const largest = Math.max(...candidates.map(({ maxContext }) => maxContext ?? 0));
+  return candidates.filter(({ maxContext }) => maxContext === largest);
+}
+
+/** Of those that have nothing to do the one whose measure is the oldest, if it is old. */
+function longestUnmeasured(able: readonly Candidate[]): Candidate | undefined {
+  let oldest: Candidate | undefined;
+  for (const one of able) {
+    if (one.active > 0 || one.cold || !isMeasured(one.speed) || one.measuredMs < STALE_MS) continue;
+    if (worthOf(one) < one.weight) continue;
+    if (oldest === undefined || one.measuredMs > oldest.measuredMs) oldest = one;
+  }
+  return oldest;
 }

@@ -1,14 +1,19 @@
 import { type Candidate, loadOf } from './candidate.js';
-import type { Choice, Judged } from './choose.js';
+import { type Choice, type Rejection, reasonOf } from './choose.js';
+import { costOf, forecastOf } from './outlook.js';
+import { totalMs } from './speed.js';
 
 /** Why a request went where it went, as it is stored and shown. */
-export interface DecisionRecord {
+export interface DecisionRecord extends Decision {
+  phases: Phases;
+}
+
+export interface Decision {
   policy: string;
   /** The best five: those that could have been chosen first. */
   candidates: CandidateRecord[];
   /** How many were not taken into account, by reason. */
   rejected: Record<string, number>;
-  phases: Phases;
 }
 
 export interface CandidateRecord {
@@ -16,8 +21,9 @@ export interface CandidateRecord {
   endpoint_name: string;
   eligible: boolean;
   reason: string | null;
+  /** Until the answer is complete, whole ms; null: nothing is known of the endpoint. */
   predicted_ms: number | null;
-  /** What the policy compared. */
+  /** What the policy compared, and what the prediction adds up. */
   parts: Record<string, number>;
 }
 
@@ -31,25 +37,32 @@ export interface Phases {
 
 const SHOWN = 5;
 
-/** A choice in numbers, for the record. */
-export function decisionOf(
-  { policy, judged }: Choice,
-  nameOf: (endpointId: string) => string,
-  phases: Phases,
-): DecisionRecord {
+/** A choice in numbers, for the record: to be taken down before anything else happens to the candidates. */
+export function decisionOf(choice: Choice, nameOf: (endpointId: string) => string): Decision {
   const rejected: Record<string, number> = {};
-  for (const { reason } of judged) if (reason !== null) rejected[reason] = (rejected[reason] ?? 0) + 1;
+  const best: { candidate: Candidate; reason: Rejection | null; rank: number }[] = [];
+  for (const candidate of choice.candidates) {
+    const reason = reasonOf(candidate, choice);
+    if (reason !== null) rejected[reason] = (rejected[reason] ?? 0) + 1;
+    const rank = rankOf(candidate, reason, choice);
+    const last = best[SHOWN - 1];
+    if (last !== undefined && last.rank <= rank) continue;
+    const at = best.findIndex((one) => one.rank > rank);
+    best.splice(at === -1 ? best.length : at, 0, { candidate, reason, rank });
+    if (best.length > SHOWN) best.pop();
+  }
   return {
-    policy,
-    candidates: best(judged).map((one) => candidateRecord(one, nameOf)),
+    policy: choice.policy,
+    candidates: best.map(({ candidate, reason }) => candidateRecord(candidate, reason, choice, nameOf)),
     rejected,
-    phases,
   };
 }
 
 /** A candidate in numbers. */
 export function candidateRecord(
-  { candidate, reason }: Judged,
+  candidate: Candidate,
+  reason: Rejection | null,
+  choice: Choice,
   nameOf: (endpointId: string) => string,
 ): CandidateRecord {
   return {
@@ -57,18 +70,36 @@ export function candidateRecord(
     endpoint_name: nameOf(candidate.endpointId),
     eligible: reason === null,
     reason,
-    predicted_ms: null,
-    parts: partsOf(candidate),
+    predicted_ms: predictedMs(candidate, choice),
+    parts: partsOf(candidate, choice),
   };
 }
 
-function partsOf({ active, freshFailureRate, weight, priority, tps }: Candidate): Record<string, number> {
-  const parts = { active, failure_rate: freshFailureRate, weight, priority };
-  return tps === null ? parts : { ...parts, tps };
+/** Until the answer is complete, whole ms; null: nothing is known of the endpoint. */
+export function predictedMs(candidate: Candidate, { outlook }: Choice): number | null {
+  const told = forecastOf(candidate, outlook);
+  return told === null ? null : Math.round(totalMs(told));
 }
 
-function best(judged: readonly Judged[]): readonly Judged[] {
-  if (judged.length < 2) return judged;
-  const rank = ({ reason, candidate }: Judged) => (reason === null ? 0 : 1e6) + loadOf(candidate);
-  return [...judged].sort((a, b) => rank(a) - rank(b)).slice(0, SHOWN);
+/** The chosen one first, then who could have been. */
+function rankOf(candidate: Candidate, reason: Rejection | null, { chosen, policy, outlook }: Choice): number {
+  if (candidate === chosen) return Number.NEGATIVE_INFINITY;
+  const worse = reason === null ? 0 : 1e12;
+  return worse + (policy === 'adaptive' ? costOf(candidate, outlook) : loadOf(candidate));
+}
+
+function partsOf(candidate: Candidate, { outlook }: Choice): Record<string, number> {
+  const { active, freshFailureRate, weight, priority, tps } = candidate;
+  const parts: Record<string, number> = { active, failure_rate: freshFailureRate, weight, priority };
+  if (tps !== null) parts.tps = tps;
+  const told = forecastOf(candidate, outlook);
+  if (told !== null) {
+    parts.wait_ms = Math.round(told.waitMs);
+    parts.load_ms = Math.round(told.loadMs);
+    parts.prefill_ms = Math.round(told.prefillMs);
+    parts.decode_ms = Math.round(told.decodeMs);
+    parts.output_tokens = Math.round(outlook.tokens);
+  }
+  if (outlook.demand.pin?.endpointId === candidate.endpointId) parts.cached_bytes = outlook.demand.pin.bytes;
+  return parts;
 }

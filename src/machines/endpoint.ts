@@ -1,9 +1,10 @@
 import { assign, fromPromise, sendParent, setup, spawnChild, stopChild } from 'xstate';
 import type { EndpointSeed, Health } from '../actors/books.js';
 import type { CheckResult } from '../engines/check.js';
-import type { EngineModel, EngineType } from '../engines/engine.js';
+import type { EngineLoad, EngineModel, EngineType } from '../engines/engine.js';
 import { afterFailure, afterSuccess, afterTime, type Circuit, NEW_CIRCUIT } from './circuit.js';
-import { learn, NEW_PACE, type Pace, type PaceSample } from './pace.js';
+import { learn, NEW_PACE, type Pace } from './pace.js';
+import type { SpeedSample } from './speed.js';
 
 /** The flat fields that chooser and dashboard read. */
 export interface EndpointContext {
@@ -28,6 +29,10 @@ export interface EndpointContext {
   /** By model: until when it asked to be left alone, monotonic ms. */
   resting: Readonly<Record<string, number>>;
   paces: Readonly<Record<string, Pace>>;
+  /** What the engine had to do at the newest check; null where it does not tell. */
+  load: EngineLoad | null;
+  /** Requests of others in that load. */
+  foreign: number;
   /** True while the newest result is one that changed the list. */
   modelsChanged: boolean;
   /** Monotonic, ms: when the next check is due. */
@@ -51,6 +56,8 @@ export interface CheckedEvent {
   result: CheckResult;
   /** False for a check somebody asked for: it does not end the running probe. */
   probe: boolean;
+  /** Our own requests there when the result came. */
+  inFlight: number;
   at: number;
   nextCheckAt: number;
 }
@@ -68,7 +75,7 @@ export interface EvidenceEvent {
   /** In [0, 1), for the jitter. */
   chance: number;
   restMs: number;
-  sample: PaceSample | null;
+  sample: SpeedSample | null;
 }
 
 export type EndpointEvent =
@@ -316,9 +323,10 @@ function contextOf({ id, seed, nextCheckAt, version }: EndpointInput): EndpointC
 /** What an endpoint knows of its traffic when it starts. */
 export function nothingLearned(): Pick<
   EndpointContext,
-  'loaded' | 'circuit' | 'modelCircuits' | 'resting' | 'paces'
+  'loaded' | 'circuit' | 'modelCircuits' | 'resting' | 'paces' | 'load' | 'foreign'
 > {
-  return { loaded: null, circuit: NEW_CIRCUIT, modelCircuits: {}, resting: {}, paces: {} };
+  const unknown = { loaded: null, load: null, foreign: 0 };
+  return { ...unknown, circuit: NEW_CIRCUIT, modelCircuits: {}, resting: {}, paces: {} };
 }
 
 /** What is known of a model; one may be called `constructor`. */
@@ -368,12 +376,16 @@ function circuitsAfterTime(context: EndpointContext, mono: number): Partial<Endp
   return { circuit: afterTime(context.circuit, mono), modelCircuits: Object.fromEntries(models) };
 }
 
-/** What a result leaves behind. A failed check keeps latency, engine, models and the time of the last success. */
+/**
+ * What a result leaves behind. A failed check keeps latency, engine, models and the time of the last success, but no
+ * load: it says nothing of now.
+ */
 function afterCheck(context: EndpointContext, event: CheckedEvent): Partial<EndpointContext> {
   const { result } = event;
   const timing = { nextCheckAt: event.nextCheckAt, checking: event.probe ? false : context.checking };
   if (!result.ok) {
-    return { ...timing, modelsChanged: false, lastError: result.error, errorCount: context.errorCount + 1 };
+    const failure = { lastError: result.error, errorCount: context.errorCount + 1 };
+    return { ...timing, ...failure, modelsChanged: false, load: null, foreign: 0 };
   }
   const modelsChanged = !sameModels(context.models, result.models);
   return {
@@ -382,12 +394,18 @@ function afterCheck(context: EndpointContext, event: CheckedEvent): Partial<Endp
     models: modelsChanged ? result.models : context.models,
     ...(modelsChanged ? onlyListed(context, result.models) : {}),
     loaded: result.loaded,
+    load: result.load,
+    foreign: foreignIn(result.load, event.inFlight),
     engineType: result.engineType,
     latencyMs: result.latencyMs,
     lastSeen: event.at,
     lastError: null,
     errorCount: 0,
   };
+}
+
+function foreignIn(load: EngineLoad | null, inFlight: number): number {
+  return load === null ? 0 : Math.max(0, load.running + load.waiting - inFlight);
 }
 
 /** What is known of models that are not listed any more is forgotten. */

@@ -1,7 +1,28 @@
 import { type Candidate, loadOf } from './candidate.js';
+import { costOf, type Outlook } from './outlook.js';
 
-/** Which of those that could serve does, undefined if there are none. `random` gives [0, 1). */
-export type Policy = (able: readonly Candidate[], random: () => number) => Candidate | undefined;
+/**
+ * Which of those that could serve does, undefined if there are none. `random` gives [0, 1); the outlook is what is
+ * known of the request.
+ */
+export type Policy = (
+  able: readonly Candidate[],
+  random: () => number,
+  outlook: Outlook,
+) => Candidate | undefined;
+
+/** The least predicted completion for its weight; of those about as good as the best the least busy, ties at random. */
+export const adaptive: Policy = (able, random, outlook) => {
+  const costs = able.map((candidate) => costOf(candidate, outlook));
+  let least = Number.POSITIVE_INFINITY;
+  for (const cost of costs) if (cost < least) least = cost;
+  const most = least * AS_GOOD;
+  const busyness = (candidate: Candidate, i: number) =>
+    (costs[i] as number) > most
+      ? Number.POSITIVE_INFINITY
+      : loadOf(candidate) + (candidate.cold ? COLD_LOAD : 0);
+  return leastOf(able, busyness, random);
+};
 
 /** Each in turn, as often as its weight says. */
 export const roundRobin: Policy = (able, random) => leastOf(able, ({ turn }) => turn, random);
@@ -11,50 +32,59 @@ export const leastBusy: Policy = (able, random) => leastOf(able, loadOf, random)
 
 /** Of two at random the less busy one. */
 export const powerOfTwo: Policy = (able, random) => {
-  const one = weighted(able, random);
+  const one = pickWeighted(able, random);
   const rest = able.filter((candidate) => candidate !== one);
-  const other = weighted(rest, random);
-  return one === undefined || other === undefined ? one : leastBusy([one, other], random);
+  const other = pickWeighted(rest, random);
+  return one === undefined || other === undefined ? one : leastOf([one, other], loadOf, random);
 };
 
 /** The most tokens per second for its weight; the unmeasured ones first, the less busy before the busier. */
 export const fastest: Policy = (able, random) => {
   const unmeasured = able.filter(({ tps }) => tps === null);
-  if (unmeasured.length > 0) return leastBusy(unmeasured, random);
+  if (unmeasured.length > 0) return leastOf(unmeasured, loadOf, random);
   return leastOf(able, ({ tps, weight }) => -(tps ?? 0) * weight, random);
 };
 
 /** At random, in proportion to its weight. */
-export const weighted: Policy = (able, random) => {
-  let left = random() * able.reduce((sum, { weight }) => sum + weight, 0);
-  for (const candidate of able) {
-    left -= candidate.weight;
-    if (left < 0) return candidate;
-  }
-  return able[able.length - 1];
+export const weighted: Policy = (able, random) => pickWeighted(able, random);
+
+/** Where the conversation was before, unless that is loaded more than 1.25 times the mean; else the least busy. */
+export const affinity: Policy = (able, random, { demand }) => {
+  const pinned = able.find(({ endpointId }) => endpointId === demand.pin?.endpointId);
+  if (pinned !== undefined && loadOf(pinned) <= MOST_ABOVE_MEAN * meanLoad(able)) return pinned;
+  return leastOf(able, loadOf, random);
 };
 
 export const POLICIES = {
+  adaptive,
   'least-busy': leastBusy,
   'round-robin': roundRobin,
   'power-of-two': powerOfTwo,
   fastest,
   weighted,
+  affinity,
 } satisfies Record<string, Policy>;
 
 export type PolicyName = keyof typeof POLICIES;
 
+/** Predictions this near to each other are equal: what is learned is never exact, and all must not run to one box. */
+const AS_GOOD = 1.3;
+/** More than any load: of equals one that has the model in memory comes first. */
+const COLD_LOAD = 1e6;
+const MOST_ABOVE_MEAN = 1.25;
+
 /** The one with the least of something, each of n ties with probability 1/n. */
 export function leastOf(
   able: readonly Candidate[],
-  measure: (candidate: Candidate) => number,
+  measure: (candidate: Candidate, index: number) => number,
   random: () => number,
 ): Candidate | undefined {
   let best: Candidate | undefined;
   let least = 0;
   let ties = 0;
-  for (const candidate of able) {
-    const value = measure(candidate);
+  for (let i = 0; i < able.length; i += 1) {
+    const candidate = able[i] as Candidate;
+    const value = measure(candidate, i);
     if (best === undefined || value < least) {
       best = candidate;
       least = value;
@@ -65,4 +95,17 @@ export function leastOf(
     }
   }
   return best;
+}
+
+function pickWeighted(able: readonly Candidate[], random: () => number): Candidate | undefined {
+  let left = random() * able.reduce((sum, { weight }) => sum + weight, 0);
+  for (const candidate of able) {
+    left -= candidate.weight;
+    if (left < 0) return candidate;
+  }
+  return able[able.length - 1];
+}
+
+function meanLoad(able: readonly Candidate[]): number {
+  return able.reduce((sum, candidate) => sum + loadOf(candidate), 0) / able.length;
 }

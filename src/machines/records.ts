@@ -1,6 +1,7 @@
 /** What is remembered of a finished request: the one shape that actors, ledger and store share. */
 
 import type { DecisionRecord } from './decision.js';
+import type { Histogram } from './histogram.js';
 
 export type Outcome = 'success' | 'failure' | 'cancelled';
 export type ApiKind = 'chat_completions' | 'completions' | 'responses' | 'messages' | 'embeddings';
@@ -16,10 +17,22 @@ export interface AttemptRecord {
   statusCode: number | null;
   error: string | null;
   durationMs: number;
+  /** What it was expected to take when its endpoint was chosen, whole ms. */
+  predictedMs: number | null;
   inputTokens: number | null;
   outputTokens: number | null;
   /** True if tokens and duration count as a TPS sample. */
   sampled: boolean;
+  /** Of a whole answer, until it is folded into the histograms; stored nowhere else. */
+  samples?: AttemptSamples | undefined;
+}
+
+/** What a stream is measured by; both null for any other answer. */
+export interface AttemptSamples {
+  /** From the attempt's start. */
+  firstTokenMs: number | null;
+  /** The times between output tokens, ms. */
+  gaps: Histogram | null;
 }
 
 /** One request of a client, from accepted to settled. */

@@ -1,4 +1,5 @@
 import { localDate, minuteOf } from '../clock.js';
+import { addHour, foldSamples, type HourHistogram } from './hour-histograms.js';
 import { type ApiKind, lastAttempt, type RequestRecord } from './records.js';
 import { addDailyUsage, type DailyUsage, foldUsage, noUsage } from './usage.js';
 
@@ -47,6 +48,7 @@ export interface Delta {
   daily: Map<string, DailySums>;
   minutes: Map<string, MinuteSums>;
   usage: Map<string, DailyUsage>;
+  histograms: Map<string, HourHistogram>;
 }
 
 export function noSums(): Sums {
@@ -62,7 +64,13 @@ export function noSums(): Sums {
 }
 
 export function emptyDelta(): Delta {
-  return { counters: new Map(), daily: new Map(), minutes: new Map(), usage: new Map() };
+  return {
+    counters: new Map(),
+    daily: new Map(),
+    minutes: new Map(),
+    usage: new Map(),
+    histograms: new Map(),
+  };
 }
 
 /** Adds `from` to `to`, in place. */
@@ -81,6 +89,7 @@ export function foldRecord(delta: Delta, record: RequestRecord): void {
   foldAttempts(delta, record);
   foldMinute(delta, record);
   foldUsage(delta.usage, record);
+  foldSamples(delta.histograms, record);
 }
 
 /** Adds a whole delta to another, in place. */
@@ -108,6 +117,7 @@ export function foldDelta(to: Delta, from: Delta): void {
       day,
     );
   }
+  for (const hour of from.histograms.values()) addHour(to.histograms, hour);
 }
 
 function foldAttempts(delta: Delta, record: RequestRecord): void {

@@ -1,6 +1,7 @@
 import type { Block } from '../actors/blocks.js';
 import type { EndpointSeed, HealthState, ModelSums } from '../actors/books.js';
 import type { EngineModel } from '../engines/engine.js';
+import type { ModelHistogram } from '../machines/hour-histograms.js';
 import type { RequestRecord } from '../machines/records.js';
 import type { Slot } from '../machines/ring.js';
 import type { OwnerUsage } from '../machines/usage.js';
@@ -140,6 +141,8 @@ export interface Store {
   seedEndpoints(): Promise<StoredEndpoint[]>;
   seedModels(): Promise<Map<string, EngineModel[]>>;
   seedSums(today: string): Promise<ModelSums[]>;
+  /** Over all hours, those that are deleted too. */
+  seedHistograms(): Promise<ModelHistogram[]>;
   seedUsage(today: string): Promise<OwnerUsage[]>;
   seedMinutes(fromMinute: number, toMinute: number): Promise<Slot[]>;
   /** Runs `read` between two writes and `then` with its answer before the next one. */
@@ -173,6 +176,8 @@ export interface Store {
   trimDecisions(keep: number, limit: number): Promise<number>;
   /** Folds minute rows older than `before` (minutes since the epoch) into hours; says how many. */
   foldMinutes(before: number, limit: number): Promise<number>;
+  /** Deletes at most `limit` histogram rows of hours before `before` (hours since the epoch); says how many. */
+  expireHistograms(before: number, limit: number): Promise<number>;
   /** Syncs what is committed to the disk, without waiting for anybody. */
   checkpoint(): Promise<void>;
   close(): Promise<void>;

@@ -23,6 +23,7 @@ export const HEALTHY: CheckResult = {
   engineType: 'ollama',
   models: [{ modelId: 'm', capabilities: null, maxTokens: null }],
   loaded: null,
+  load: null,
 };
 
 export interface HouseOptions {
@@ -43,7 +44,7 @@ export async function startHouse(options: HouseOptions = {}) {
   const timers = new SimulatedClock();
   const clock = { now: wall ?? (() => START + timers.now()), mono: () => timers.now() };
   const books = new Books('run');
-  const leases = new LeaseTable();
+  const leases = new LeaseTable(() => timers.now());
   const store = options.store ?? new MemoryStore(endpoints);
   const house = buildHouse({
     clock,
@@ -55,6 +56,7 @@ export async function startHouse(options: HouseOptions = {}) {
     vault: new Vault(),
     sweep: async () => {},
     policy: 'least-busy',
+    overflowMs: 1000,
     healthIntervalMs: 10_000,
     retentionDays: 30,
     unsavedFile: '/nowhere/unsaved',
@@ -136,6 +138,7 @@ export class MemoryStore implements Store {
     return [];
   };
   seedMinutes = async () => [];
+  seedHistograms = async () => [];
   seedUsage = async () => [];
   sealSecrets = async () => {};
   /** Nobody and nothing. */
@@ -175,6 +178,7 @@ export class MemoryStore implements Store {
   expireRequests = async () => 0;
   trimDecisions = async () => 0;
   foldMinutes = async () => 0;
+  expireHistograms = async () => 0;
   checkpoint = async () => {};
   close = async () => {};
 
@@ -234,6 +238,7 @@ export function finished(endpointId: string, at: number, failed = false): Reques
         statusCode: failed ? 500 : 200,
         error: failed ? 'no' : null,
         durationMs: 2000,
+        predictedMs: null,
         inputTokens: 10,
         outputTokens: failed ? null : 100,
         sampled: !failed,

@@ -68,6 +68,10 @@ export const dailyStat = z.strictObject({
   successful_requests: count,
   failed_requests: count,
 });
+const percentiles = z
+  .strictObject({ p50: z.number().min(0), p95: z.number().min(0), p99: z.number().min(0) })
+  .refine(({ p50, p95, p99 }) => p50 <= p95 && p95 <= p99)
+  .nullable();
 export const modelStat = z.strictObject({
   model_id: z.string(),
   total_requests: count,
@@ -75,6 +79,11 @@ export const modelStat = z.strictObject({
   failed_requests: count,
   total_output_tokens: count,
   total_duration_ms: count,
+  ttft_ms: percentiles,
+  decode_tps: z.number().positive().nullable(),
+  inter_token_ms: percentiles,
+  duration_ms: percentiles,
+  prediction_error: percentiles,
 });
 const modelTpsFields = {
   model_id: z.string(),
@@ -171,6 +180,7 @@ export const record = z.strictObject({
       status_code: int.nullable(),
       error: z.string().nullable(),
       duration_ms: count,
+      predicted_ms: count.nullable(),
     }),
   ),
 });
@@ -228,7 +238,15 @@ export const openAiError = z.strictObject({
 export type RequestRow = z.infer<typeof record>;
 
 export const decision = z.strictObject({
-  policy: z.literal('least-busy'),
+  policy: z.enum([
+    'adaptive',
+    'least-busy',
+    'round-robin',
+    'power-of-two',
+    'fastest',
+    'weighted',
+    'affinity',
+  ]),
   candidates: z
     .array(
       z.strictObject({

@@ -3,6 +3,7 @@ import type { Block } from '../../actors/blocks.js';
 import type { HealthState } from '../../actors/books.js';
 import type { EngineModel } from '../../engines/engine.js';
 import { lastAttempt, type RequestRecord } from '../../machines/records.js';
+import { ADD_HISTOGRAMS, histogramValues } from './histogram-table.js';
 
 /** The statements of one batch, prepared once for the writer handle. */
 export interface BatchWriter {
@@ -29,6 +30,7 @@ export async function batchWriter(db: Database): Promise<BatchWriter> {
   const daily = await prepare(ADD_DAILY);
   const minutes = await prepare(ADD_MINUTES);
   const usage = await prepare(ADD_USAGE);
+  const histograms = await prepare(ADD_HISTOGRAMS);
   const health = await prepare(SET_HEALTH);
   const dropModels = await prepare(DROP_MODELS);
   const models = await prepare(INSERT_MODELS);
@@ -45,6 +47,9 @@ export async function batchWriter(db: Database): Promise<BatchWriter> {
     if (delta.daily.size > 0) await daily.run(JSON.stringify([...delta.daily.values()]));
     if (delta.minutes.size > 0) await minutes.run(JSON.stringify([...delta.minutes.values()]));
     if (delta.usage.size > 0) await usage.run(JSON.stringify([...delta.usage.values()]));
+    if (delta.histograms.size > 0) {
+      await histograms.run(JSON.stringify([...delta.histograms.values()].map(histogramValues)));
+    }
     if (block.health.size > 0) {
       await health.run(JSON.stringify([...block.health].map(([id, h]) => healthValues(id, h))));
     }

@@ -209,6 +209,23 @@ export const MIGRATIONS: Migration[] = [
       ALTER TABLE endpoints ADD COLUMN max_context INTEGER;
     `,
   },
+  {
+    name: '0005-histograms',
+    // `sum` is in thousandths. Hour 0 is over all hours: a start reads these rows alone, however many hours there are.
+    sql: `
+      CREATE TABLE endpoint_histograms (
+        endpoint_id TEXT NOT NULL REFERENCES endpoints(id) ON DELETE CASCADE,
+        model_id TEXT NOT NULL,
+        hour INTEGER NOT NULL,
+        metric TEXT NOT NULL,
+        bucket INTEGER NOT NULL,
+        count INTEGER NOT NULL,
+        sum INTEGER NOT NULL,
+        PRIMARY KEY (endpoint_id, model_id, hour, metric, bucket)
+      ) STRICT;
+      CREATE INDEX endpoint_histograms_by_hour ON endpoint_histograms (hour);
+    `,
+  },
 ];
 
 /**

@@ -360,7 +360,11 @@ function recordOf(row: RequestRow): RequestRecord {
     error: row.error,
     statusCode: row.status_code,
     tokensEstimated: row.tokens_estimated === 1,
-    attempts: JSON.parse(row.attempts) as AttemptRecord[],
+    // A row of an earlier version knows of no prediction.
+    attempts: (JSON.parse(row.attempts) as AttemptRecord[]).map((attempt) => ({
+      ...attempt,
+      predictedMs: attempt.predictedMs ?? null,
+    })),
     decision: row.decision === null ? null : (JSON.parse(row.decision) as DecisionRecord),
   };
 }

@@ -8,6 +8,7 @@ const TABLES = [
   'endpoints',
   'endpoint_models',
   'endpoint_daily_stats',
+  'endpoint_histograms',
   'users',
   'api_keys',
   'sessions',

@@ -20,6 +20,7 @@ import {
 import { appendAudit, readAudits, verifyAudits } from './audit-log.js';
 import { type BatchWriter, batchWriter } from './batch.js';
 import { openAtRest, openReadOnly, openReadWrite, storeError } from './handle.js';
+import { expireHistograms, readHistograms } from './histogram-table.js';
 import { MIGRATIONS, migrate, schemaVersion } from './migrations.js';
 import {
   readCursor,
@@ -111,6 +112,7 @@ export class SqliteStore implements Store {
   seedEndpoints = () => this.#read((db) => readEndpoints(db), []);
   seedModels = () => this.#read((db) => readModels(db), new Map());
   seedSums = (today: string) => this.#read((db) => readSums(db, today), []);
+  seedHistograms = () => this.#read((db) => readHistograms(db), []);
   seedUsage = (today: string) => this.#read((db) => readUsage(db, today), []);
   seedMinutes = (from: number, to: number) => this.#read((db) => readMinutes(db, from, to), []);
 
@@ -260,6 +262,13 @@ export class SqliteStore implements Store {
         this.#dirty = true;
         return result.changes ?? 0;
       });
+    });
+  }
+
+  expireHistograms(before: number, limit: number): Promise<number> {
+    return this.#write(async ({ writer }) => {
+      this.#dirty = true;
+      return expireHistograms(writer, before, limit);
     });
   }
 

@@ -1,0 +1,112 @@
+/** What a number of requests in flight does to a duration: learned where it was met, and carried on from there. */
+export interface Curve {
+  /** What was met, in buckets of the number; null for one that never was. */
+  readonly points: readonly (Point | null)[];
+  /** The value at 0, 1, 2 … requests, never falling; empty before the first sample. */
+  readonly table: readonly number[];
+}
+
+interface Point {
+  /** The mean number of requests of its samples. */
+  readonly at: number;
+  readonly value: number;
+  readonly samples: number;
+}
+
+/** Buckets begin at these numbers. */
+const BUCKETS = [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48];
+const TABLE = 65;
+const WEIGHT = 0.1;
+/** What is off by more than this factor is no chance, and that much of it a change of the whole machine. */
+const CHANCE = 1.5;
+const DRIFT = 0.25;
+const MOST_SURPRISE = 8;
+
+export const NO_CURVE: Curve = { points: BUCKETS.map(() => null), table: [] };
+
+/**
+ * The curve after a sample at `at` requests. With `drifts` what it surprises by moves all of the curve a little: a machine
+ * that got slower got slower everywhere.
+ */
+export function withSample(curve: Curve, at: number, value: number, drifts: boolean): Curve {
+  const bucket = bucketOf(at);
+  const before = curve.points[bucket] ?? null;
+  const weight = before === null ? 1 : Math.max(WEIGHT, 1 / (before.samples + 1));
+  const drift = drifts && before !== null ? driftOf(value / before.value) : 1;
+  const points = curve.points.map((point, i) => {
+    if (i === bucket) return moved(before, at, value, weight);
+    return point === null || drift === 1 ? point : { ...point, value: point.value * drift };
+  });
+  return { points, table: tableOf(points.filter((point) => point !== null)) };
+}
+
+/** The value at so many requests; null before the first sample. */
+export function valueAt({ table }: Curve, at: number): number | null {
+  if (table.length === 0) return null;
+  const last = table.length - 1;
+  if (at <= last) return table[Math.max(0, at | 0)] as number;
+  // Past the table every request more takes its share.
+  return ((table[last] as number) * (at + 1)) / (last + 1);
+}
+
+function moved(before: Point | null, at: number, value: number, weight: number): Point {
+  if (before === null) return { at, value, samples: 1 };
+  return {
+    at: before.at + weight * (at - before.at),
+    value: before.value + weight * (value - before.value),
+    samples: Math.min(1000, before.samples + 1),
+  };
+}
+
+function driftOf(surprise: number): number {
+  if (!(surprise > 0)) return 1;
+  const slower = Math.max(1, Math.min(MOST_SURPRISE, surprise) / CHANCE);
+  const faster = Math.min(1, Math.max(1 / MOST_SURPRISE, surprise) * CHANCE);
+  return (slower * faster) ** DRIFT;
+}
+
+function bucketOf(at: number): number {
+  let bucket = BUCKETS.length - 1;
+  while (bucket > 0 && at < (BUCKETS[bucket] as number) - 0.5) bucket -= 1;
+  return bucket;
+}
+
+/**
+ * Between two points a straight line, and never falling. Below the first one a little hope; past the last one as if the
+ * machine did nothing at the same time.
+ */
+function tableOf(points: Point[]): number[] {
+  const rising: Point[] = [];
+  let most = 0;
+  for (const point of points) {
+    most = Math.max(most, point.value);
+    rising.push({ ...point, value: most });
+  }
+  const first = rising[0] as Point;
+  const last = rising[rising.length - 1] as Point;
+  const slope = slopeAfter(rising);
+  const table: number[] = [];
+  let next = 0;
+  for (let at = 0; at < TABLE; at += 1) {
+    while (next < rising.length && (rising[next] as Point).at < at) next += 1;
+    const above = rising[next];
+    if (above === undefined) table.push(last.value + slope * (at - last.at));
+    else if (next === 0) table.push(first.value * Math.sqrt((at + 1) / (above.at + 1)));
+    else table.push(between(rising[next - 1] as Point, above, at));
+  }
+  return table;
+}
+
+function between(a: Point, b: Point, at: number): number {
+  const share = b.at === a.at ? 1 : (at - a.at) / (b.at - a.at);
+  return a.value + share * (b.value - a.value);
+}
+
+/** What each request past the last point adds: its share, or what the last ones added if that is more. */
+function slopeAfter(rising: Point[]): number {
+  const last = rising[rising.length - 1] as Point;
+  const share = last.value / (last.at + 1);
+  const before = rising[rising.length - 2];
+  if (before === undefined || last.at <= before.at) return share;
+  return Math.max(share, (last.value - before.value) / (last.at - before.at));
+}

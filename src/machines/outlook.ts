@@ -1,0 +1,73 @@
+import { type Candidate, worthOf } from './candidate.js';
+import { type Demand, unreadBytes } from './demand.js';
+import { type Forecast, forecast, isMeasured, type Speed, totalMs } from './speed.js';
+
+/** What the forecasts for one request rest on. */
+export interface Outlook {
+  demand: Demand;
+  /** Length of the answer, in tokens: the mean of the model's answers anywhere, and no longer than is asked for. */
+  tokens: number;
+  /** What is assumed of whoever is unmeasured: the speed of the fastest that is measured; null: nobody is. */
+  peer: Speed | null;
+}
+
+/** A model that is pushed out of memory is loaded again soon, and pushes out another one: so many loads for one. */
+const DISPLACING = 3;
+
+export function outlookOf(candidates: readonly Candidate[], demand: Demand): Outlook {
+  let answers = 0;
+  let written = 0;
+  let unmeasured = 0;
+  for (const { speed } of candidates) {
+    answers += speed.answers;
+    written += speed.answers * speed.answerTokens;
+    if (!isMeasured(speed)) unmeasured += 1;
+  }
+  const mean = answers === 0 ? 0 : written / answers;
+  const tokens = demand.maxTokens === null ? mean : Math.min(mean, demand.maxTokens);
+  const peer = unmeasured === 0 ? null : fastest(candidates, demand, tokens);
+  return { demand, tokens, peer };
+}
+
+/** Where the time of the request will go there; null if nothing is known of the endpoint. */
+export function forecastOf(candidate: Candidate, { demand, tokens }: Outlook): Forecast | null {
+  const { speed } = candidate;
+  return isMeasured(speed) ? forecastAs(speed, candidate, demand, tokens) : null;
+}
+
+/**
+ * When the request will be answered there, ms, more where it is worth less or others pay for it; unmeasured ones with
+ * much hope.
+ */
+export function costOf(candidate: Candidate, { demand, tokens, peer }: Outlook): number {
+  const { speed, active, displaces } = candidate;
+  const worth = worthOf(candidate);
+  if (isMeasured(speed)) {
+    const told = forecastAs(speed, candidate, demand, tokens);
+    return (totalMs(told) + (displaces ? DISPLACING * told.loadMs : 0)) / worth;
+  }
+  // Hope is for the first: until it has answered nobody knows how many it can take.
+  if (peer !== null) return ((active + 1) * totalMs(forecastAs(peer, candidate, demand, tokens))) / worth;
+  return (active + 1) / worth;
+}
+
+function forecastAs(speed: Speed, candidate: Candidate, demand: Demand, tokens: number): Forecast {
+  const { endpointId, active, foreign, cold, loadingMs, overdueMs } = candidate;
+  const told = forecast(speed, active + foreign, unreadBytes(demand, endpointId), tokens, cold);
+  told.waitMs += overdueMs;
+  told.loadMs = Math.max(0, told.loadMs - loadingMs);
+  return told;
+}
+
+function fastest(candidates: readonly Candidate[], demand: Demand, tokens: number): Speed | null {
+  let best: Speed | null = null;
+  let least = Number.POSITIVE_INFINITY;
+  for (const { speed } of candidates) {
+    if (!isMeasured(speed)) continue;
+    const total = totalMs(forecast(speed, 0, demand.promptBytes, tokens, false));
+    if (total >= least) continue;
+    best = speed;
+    least = total;
+  }
+  return best;
+}

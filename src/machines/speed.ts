@@ -1,0 +1,150 @@
+import { type Curve, NO_CURVE, valueAt, withSample } from './curve.js';
+
+/** How fast an endpoint answers for one model, as far as its own traffic tells. Durations in ms, prompts in bytes. */
+export interface Speed {
+  /** To the first byte, but for reading the prompt and loading the model: by the others in flight when it was sent. */
+  readonly wait: Curve;
+  /** For one token of an answer: by the others in flight meanwhile. */
+  readonly token: Curve;
+  /** Prompt bytes read per ms; null until a long prompt was answered. */
+  readonly prefill: number | null;
+  /** What a cold model took longer; null until one was met. */
+  readonly loadMs: number | null;
+  /** Mean length of its answers in tokens, and of how many. */
+  readonly answerTokens: number;
+  readonly answers: number;
+  /** When the newest sample came, monotonic ms; -Infinity before the first. */
+  readonly measuredAt: number;
+}
+
+/** An answer that came: what it was asked for, and how long it took. */
+export interface SpeedSample {
+  promptBytes: number;
+  /** How many of them it probably had in its cache. */
+  cachedBytes: number;
+  stream: boolean;
+  cold: boolean;
+  /** Others in flight there: when it was sent, and on average until it was answered. */
+  ahead: number;
+  beside: number;
+  /** From sending it to the first byte of the body. */
+  firstByteMs: number;
+  /** From sending it to its end. */
+  durationMs: number;
+  /** Null: not known. */
+  outputTokens: number | null;
+  /** When it ended, monotonic ms. */
+  mono: number;
+}
+
+/** Where the time of a request will go, ms. */
+export interface Forecast {
+  waitMs: number;
+  loadMs: number;
+  prefillMs: number;
+  decodeMs: number;
+}
+
+/** Shorter prompts say nothing of the speed of reading them, and need no more time for it. */
+export const LONG_PROMPT_BYTES = 8 << 10;
+const WEIGHT = 0.2;
+/** Shorter answers say little of the speed of writing. */
+const LEAST_TOKENS = 4;
+/** Of an answer that came as a whole at least this share was writing it. */
+const LEAST_WRITING = 0.1;
+const MOST_ANSWERS = 256;
+const UNKNOWN_LOAD_MS = 5000;
+
+export const NEW_SPEED: Speed = {
+  wait: NO_CURVE,
+  token: NO_CURVE,
+  prefill: null,
+  loadMs: null,
+  answerTokens: 0,
+  answers: 0,
+  measuredAt: Number.NEGATIVE_INFINITY,
+};
+
+export function learnSpeed(speed: Speed, sample: SpeedSample): Speed {
+  const { outputTokens, mono } = sample;
+  const timed =
+    sample.stream || outputTokens === null ? withFirstByte(speed, sample) : withWhole(speed, sample);
+  if (outputTokens === null || outputTokens === 0) return { ...timed, measuredAt: mono };
+  const answers = Math.min(MOST_ANSWERS, timed.answers + 1);
+  const weight = 1 / answers;
+  const answerTokens = timed.answerTokens + weight * (outputTokens - timed.answerTokens);
+  const token = withTokens(timed, sample, outputTokens);
+  return { ...timed, token, answerTokens, answers, measuredAt: mono };
+}
+
+/** What a request will take with so many others there; nothing learned is no time. `unread`: bytes of its prompt. */
+export function forecast(
+  speed: Speed,
+  others: number,
+  unread: number,
+  tokens: number,
+  cold: boolean,
+): Forecast {
+  return {
+    waitMs: valueAt(speed.wait, others) ?? 0,
+    loadMs: cold ? (speed.loadMs ?? UNKNOWN_LOAD_MS) : 0,
+    prefillMs: speed.prefill === null ? 0 : unread / speed.prefill,
+    decodeMs: tokens * (valueAt(speed.token, others) ?? 0),
+  };
+}
+
+export function totalMs({ waitMs, loadMs, prefillMs, decodeMs }: Forecast): number {
+  return waitMs + loadMs + prefillMs + decodeMs;
+}
+
+/** Whether anything was learned of it. */
+export function isMeasured({ measuredAt }: Speed): boolean {
+  return measuredAt !== Number.NEGATIVE_INFINITY;
+}
+
+/** From the time to a stream's first byte: of loading, of reading a long prompt, or of waiting. */
+function withFirstByte(speed: Speed, sample: SpeedSample): Speed {
+  const { promptBytes, cachedBytes, cold, ahead, firstByteMs } = sample;
+  const unread = Math.max(0, promptBytes - cachedBytes);
+  const reading = speed.prefill === null ? 0 : unread / speed.prefill;
+  if (cold) return withLoad(speed, firstByteMs - (valueAt(speed.wait, ahead) ?? 0) - reading);
+  const isLong = sample.stream && unread >= LONG_PROMPT_BYTES;
+  // Beside others a long prompt tells of waiting, if it is known how fast it is read.
+  if (isLong && firstByteMs > 0 && (ahead === 0 || speed.prefill === null)) {
+    const took = firstByteMs - Math.min(firstByteMs / 2, valueAt(speed.wait, ahead) ?? 0);
+    return { ...speed, prefill: mean(speed.prefill, unread / took) };
+  }
+  return { ...speed, wait: withSample(speed.wait, ahead, Math.max(0, firstByteMs - reading), false) };
+}
+
+/** Of an answer that came as a whole only loading can be told apart. */
+function withWhole(speed: Speed, sample: SpeedSample): Speed {
+  if (!sample.cold) return speed;
+  const { promptBytes, cachedBytes, ahead, beside, durationMs, outputTokens } = sample;
+  const unread = Math.max(0, promptBytes - cachedBytes);
+  const { waitMs, prefillMs } = forecast(speed, ahead, unread, 0, false);
+  const writing = (outputTokens ?? 0) * (valueAt(speed.token, beside) ?? 0);
+  return withLoad(speed, durationMs - waitMs - prefillMs - writing);
+}
+
+function withLoad(speed: Speed, took: number): Speed {
+  return { ...speed, loadMs: mean(speed.loadMs, Math.max(0, took)) };
+}
+
+function withTokens(speed: Speed, sample: SpeedSample, tokens: number): Curve {
+  const { promptBytes, cachedBytes, stream, cold, ahead, beside, firstByteMs, durationMs } = sample;
+  if (tokens < LEAST_TOKENS) return speed.token;
+  if (stream) {
+    return withSample(speed.token, beside, Math.max(0, durationMs - firstByteMs) / (tokens - 1), true);
+  }
+  // Loading and writing cannot be told apart.
+  if (cold) return speed.token;
+  const unread = Math.max(0, promptBytes - cachedBytes);
+  const { waitMs, prefillMs } = forecast(speed, ahead, unread, 0, false);
+  const writing = Math.max(LEAST_WRITING * durationMs, durationMs - waitMs - prefillMs);
+  return withSample(speed.token, beside, writing / tokens, true);
+}
+
+function mean(before: number | null, value: number): number {
+  return before === null ? value : before + WEIGHT * (value - before);
+}
