@@ -22,7 +22,7 @@ const MEASURE_SECONDS = 8;
 const CONNECTIONS = 32;
 /** Below this share of its core a proxy was not the bottleneck. */
 const SATURATED = 0.9;
-const ANSWER = JSON.stringify({
+export const ANSWER = JSON.stringify({
   id: 'chatcmpl-bench',
   object: 'chat.completion',
   created: 1700000000,
@@ -81,7 +81,8 @@ export async function cpuPerRequest() {
   );
 }
 
-async function load(port, seconds) {
+/** `headers`: what the proxy needs beside the key. */
+export async function load(port, seconds, headers = {}) {
   const script = join(scratch(), 'post.lua');
   const body = JSON.stringify({
     model: MODEL,
@@ -92,7 +93,9 @@ async function load(port, seconds) {
     `wrk.method = "POST"
 wrk.body = '${body}'
 wrk.headers["content-type"] = "application/json"
-wrk.headers["authorization"] = "${WITH_KEY.authorization}"
+${Object.entries({ ...WITH_KEY, ...headers })
+  .map(([name, value]) => `wrk.headers["${name}"] = "${value}"`)
+  .join('\n')}
 done = function(summary)
   local e = summary.errors
   io.write(string.format("RESULT %d %d %d\\n", summary.requests, summary.duration, e.status + e.connect + e.read + e.write + e.timeout))

@@ -1,13 +1,15 @@
 // The parts in order; each prints a table of its own and cleans up after itself.
+import { choosing } from './choosing.mjs';
 import { cpuPerRequest } from './cpu-per-request.mjs';
 import { keyCheck } from './key-check.mjs';
 import { leave } from './leave.mjs';
 import { overview } from './overview.mjs';
+import { peer } from './peer.mjs';
 import { soak } from './soak.mjs';
 import { start } from './start.mjs';
 import { streams } from './streams.mjs';
 
-const PARTS = { requests: cpuPerRequest, streams, start, overview, leave, keys: keyCheck };
+const PARTS = { requests: cpuPerRequest, streams, start, overview, leave, keys: keyCheck, choosing, peer };
 /** Takes ten minutes: only by its name. */
 const LONG_PARTS = { soak };
 

@@ -86,7 +86,6 @@ const anyone: fc.Arbitrary<Omit<Candidate, 'endpointId' | 'modelId'>> = fc.recor
   tps: fc.constant(null),
   turn: fc.constant(0),
   speed: fc.constant(PLAIN.speed),
-  measuredMs: fc.constant(PLAIN.measuredMs),
   cold: fc.constant(false),
   displaces: fc.constant(false),
   loadingMs: fc.constant(0),

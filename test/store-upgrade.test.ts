@@ -34,6 +34,7 @@ test('a database of the first version is brought up to date with all that is in 
   expect((await server.get('/ready')).json).toMatchObject({ seeded: true, degraded: false });
   const endpoint = (await server.get(`/api/endpoints/${ENDPOINT}`)).json;
   expect(endpoint).toMatchObject({ name: 'old', latency_ms: 12, max_concurrency: null, deadlines: {} });
+  expect(endpoint).toMatchObject({ models_allow: null, models_deny: null, model_settings: {} });
   const row = (await server.get('/api/dashboard/request-responses/mine')).json;
   expect(row).toMatchObject({ id: REQUEST, decision: null });
   const changed = await server.send('PUT', `/api/endpoints/${ENDPOINT}`, { max_concurrency: 2 });

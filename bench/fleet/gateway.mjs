@@ -16,7 +16,7 @@ import { addSample, tpsSeed } from '../../dist/machines/tps.js';
  * sockets. `policy` is one of the real ones, or `clairvoyant`, which looks into the boxes.
  */
 export class Gateway {
-  constructor({ boxes, models, policy, random, now }) {
+  constructor({ boxes, models, modelsOf = () => models, policy, random, now }) {
     this.boxes = new Map(boxes.map((box) => [box.id, box]));
     this.policy = policy;
     this.random = random;
@@ -32,17 +32,20 @@ export class Gateway {
       modelSettings: {},
     }));
     for (const { id, loadMs, loaded } of boxes) {
-      const listed = models.map((modelId) => ({ modelId, capabilities: null, maxTokens: null }));
+      const listed = modelsOf(id).map((modelId) => ({ modelId, capabilities: null, maxTokens: null }));
       const context = { ...nothingLearned(), health: 'online', draining: false, models: listed };
-      this.contexts.set(id, loadMs > 0 ? { ...context, loaded: [...loaded] } : context);
+      this.contexts.set(id, { context: loadMs > 0 ? { ...context, loaded: [...loaded] } : context });
     }
     const byId = new Map(configs.map((config) => [config.id, config]));
     const roster = {
       configs: () => configs,
       config: (id) => byId.get(id),
       entry: () => ({ status: 'running' }),
-      facts: (id) => this.contexts.get(id),
-      reader: (id) => () => this.contexts.get(id),
+      facts: (id) => this.contexts.get(id).context,
+      reader: (id) => {
+        const holder = this.contexts.get(id);
+        return () => holder.context;
+      },
       status: () => 'online',
     };
     this.leases = new LeaseTable(now);
@@ -79,7 +82,7 @@ export class Gateway {
     const { endpointId, modelId, cold } = chosen;
     const told = forecastOf(chosen, choice.outlook);
     const asked = { promptBytes: wanted.promptBytes, stream: true, cold };
-    const pace = ofModel(this.contexts.get(endpointId).paces, modelId) ?? NEW_PACE;
+    const pace = ofModel(this.contexts.get(endpointId).context.paces, modelId) ?? NEW_PACE;
     const sentAt = this.now();
     const lease = this.leases.open({
       endpointId,
@@ -125,10 +128,11 @@ export class Gateway {
             mono,
           }
         : null;
-    const before = this.contexts.get(endpointId);
+    const holder = this.contexts.get(endpointId);
+    const before = holder.context;
     const event = { type: 'evidence', modelId, what, mono, chance: this.random(), restMs: 0, sample };
     const after = { ...before, ...afterEvidence(before, event) };
-    this.contexts.set(endpointId, after);
+    holder.context = after;
     if (what === 'success') this.#noteRate(attempt, job.tokens, durationMs);
     const opened = (a, b) => a?.state !== 'open' && b?.state === 'open';
     const model = (context) => ofModel(context.modelCircuits, modelId);
@@ -140,18 +144,19 @@ export class Gateway {
   /** What a second brings: circuits that may be tried again, and every ten what the engines hold in memory. */
   tick() {
     const mono = this.now();
-    for (const [id, context] of this.contexts) {
+    for (const [id, holder] of this.contexts) {
+      const { context } = holder;
       const modelCircuits = Object.fromEntries(
         Object.entries(context.modelCircuits).map(([model, one]) => [model, afterTime(one, mono)]),
       );
       const box = this.boxes.get(id);
       const checks = box.loadMs > 0 && Math.floor(mono / 1000) % 10 === 0;
-      this.contexts.set(id, {
+      holder.context = {
         ...context,
         circuit: afterTime(context.circuit, mono),
         modelCircuits,
         ...(checks ? { loaded: [...box.loaded] } : {}),
-      });
+      };
     }
   }
 

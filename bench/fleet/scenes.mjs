@@ -107,46 +107,46 @@ const small = times(3, (i) =>
 const readers = times(4, () => fast(1, { cached: 40, readPerMs: 2 }));
 const large = times(200, (i) => fast([4, 2, 1, 1][i % 4]));
 
-/** When half of the requests will have come. */
-const halfway = (rate, count) => count / rate / 2;
-const turned = rateFor(equal, 0.5);
-const broken = rateFor(equal, 0.5);
+const HALF_BUSY = rateFor(equal, 0.5);
+/** The last of so many requests at that rate comes about then. */
+const lastOf = (count) => count / HALF_BUSY;
+const LATER = Number.POSITIVE_INFINITY;
+const onFirst = (more) => equal.map((box, i) => (i === 0 ? { ...box, ...more } : box));
+
+const likeEachOther = (count) => ({
+  name: 'equal boxes, 70 %',
+  boxes: equal,
+  arrivals: poisson(rateFor(equal, 0.7), count),
+});
+
+const ofThreeSpeeds = (count) => ({
+  name: 'speeds 6:3:1, 70 %',
+  boxes: unequal,
+  arrivals: poisson(rateFor(unequal, 0.7), count),
+});
+
+const turningSlow = (count) => ({
+  name: 'one turns five times slower half-way',
+  boxes: onFirst({ slowdowns: [{ from: lastOf(count) / 2, to: LATER, factor: 5 }] }),
+  arrivals: poisson(HALF_BUSY, count),
+});
+
+/** Short enough for real time. */
+export const REAL_SCENES = [likeEachOther(800), ofThreeSpeeds(1500), turningSlow(800)];
 
 export const SCENES = [
-  { name: 'equal boxes, 70 %', boxes: equal, arrivals: poisson(rateFor(equal, 0.7), 4000) },
-  { name: 'speeds 6:3:1, 70 %', boxes: unequal, arrivals: poisson(rateFor(unequal, 0.7), 4000) },
-  {
-    name: 'one turns five times slower half-way',
-    boxes: equal.map((box, i) =>
-      i === 0
-        ? { ...box, slowdowns: [{ from: halfway(turned, 4000), to: Number.POSITIVE_INFINITY, factor: 5 }] }
-        : box,
-    ),
-    arrivals: poisson(turned, 4000),
-  },
+  likeEachOther(4000),
+  ofThreeSpeeds(4000),
+  turningSlow(4000),
   {
     name: 'one fails fast from a third on',
-    boxes: equal.map((box, i) =>
-      i === 0
-        ? {
-            ...box,
-            faults: [{ kind: 'fails', from: halfway(broken, 4000) / 1.5, to: Number.POSITIVE_INFINITY }],
-          }
-        : box,
-    ),
-    arrivals: poisson(broken, 4000),
+    boxes: onFirst({ faults: [{ kind: 'fails', from: lastOf(4000) / 3, to: LATER }] }),
+    arrivals: poisson(HALF_BUSY, 4000),
   },
   {
-    name: 'one hangs for a while',
-    boxes: equal.map((box, i) =>
-      i === 0
-        ? {
-            ...box,
-            faults: [{ kind: 'hangs', from: halfway(broken, 4000), to: halfway(broken, 4000) + 300_000 }],
-          }
-        : box,
-    ),
-    arrivals: poisson(broken, 4000),
+    name: 'one hangs for five minutes',
+    boxes: onFirst({ faults: [{ kind: 'hangs', from: lastOf(4000) / 2, to: lastOf(4000) / 2 + 300_000 }] }),
+    arrivals: poisson(HALF_BUSY, 4000),
   },
   {
     name: 'cold models, 8 s to load, more than fit',
@@ -161,10 +161,5 @@ export const SCENES = [
   },
   { name: '20 % overload', boxes: equal, arrivals: poisson(rateFor(equal, 1.2), 2500) },
   { name: '200 boxes of three speeds, 70 %', boxes: large, arrivals: poisson(rateFor(large, 0.7), 8000) },
-  {
-    name: 'two gateways, speeds 6:3:1, 70 %',
-    boxes: unequal,
-    gateways: 2,
-    arrivals: poisson(rateFor(unequal, 0.7), 4000),
-  },
+  { ...ofThreeSpeeds(4000), name: 'two gateways, speeds 6:3:1, 70 %', gateways: 2 },
 ];

@@ -15,7 +15,6 @@ export const PLAIN: Candidate = {
   tps: null,
   turn: 0,
   speed: NEW_SPEED,
-  measuredMs: Number.POSITIVE_INFINITY,
   cold: false,
   displaces: false,
   loadingMs: 0,

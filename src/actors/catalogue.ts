@@ -3,6 +3,7 @@ import type { Candidate } from '../machines/candidate.js';
 import type { PolicyName } from '../machines/policies.js';
 import type { EndpointConfig } from '../persistence/store.js';
 import type { LeaseTable } from './leases.js';
+import { isOffered } from './offered.js';
 import type { Roster } from './roster.js';
 import { Seat } from './seat.js';
 import type { Turns } from './turns.js';
@@ -24,12 +25,12 @@ export interface CatalogueDeps {
 }
 
 export interface Catalogue {
-  /** Every place that lists the model; a name without a tag also means `NAME:latest`. */
+  /** Every place that offers the model; a name without a tag also means `NAME:latest`. */
   places(model: string): readonly Place[];
   /** What the chooser sees of them, good until the next look; `mono` is monotonic, ms. */
   candidates(model: string, mono: number): readonly Candidate[];
   candidate(place: Place, mono: number): Candidate;
-  /** Every model that any endpoint lists, by its listed name, sorted. */
+  /** Every model that any endpoint offers, by its listed name, sorted. */
   models(): string[];
   /** A list or the set of endpoints has changed: the index is made anew when it is next asked. */
   touch(): void;
@@ -52,6 +53,7 @@ export function catalogueOf({ roster, leases, vault, turns, policy, tps }: Catal
     const made = new Map<string, Seat[]>();
     for (const config of roster.configs()) {
       for (const { modelId } of roster.facts(config.id).models) {
+        if (!isOffered(config, modelId)) continue;
         const list = made.get(modelId);
         const seat = newSeat(config, modelId);
         if (list === undefined) made.set(modelId, [seat]);
@@ -67,10 +69,10 @@ export function catalogueOf({ roster, leases, vault, turns, policy, tps }: Catal
       facts: roster.reader(config.id),
       standing: leases.standing(config.id),
       isQuarantined: roster.entry(config.id)?.status === 'quarantined',
-      isLocked: () => vault.isLost(config.id),
+      isLocked: vault.isLost(config.id) ? () => vault.isLost(config.id) : null,
       // What no other policy looks at is looked up for the one that does.
-      tps: policy === 'fastest' ? () => tps(place) : () => null,
-      turn: policy === 'round-robin' ? () => turns.of(modelId, config.id) : () => 0,
+      tps: policy === 'fastest' ? () => tps(place) : null,
+      turn: policy === 'round-robin' ? () => turns.of(modelId, config.id) : null,
     });
   }
 
@@ -79,10 +81,8 @@ export function catalogueOf({ roster, leases, vault, turns, policy, tps }: Catal
 
     candidates(model, mono) {
       const all = seats(model);
-      // One that was removed while its supervisor was away is in the index until that is back.
-      const there = all.every(isThere) ? all : all.filter(isThere);
-      for (const seat of there) seat.update(mono);
-      return there;
+      for (const seat of all) seat.update(mono);
+      return all;
     },
 
     candidate(place, mono) {
@@ -102,10 +102,6 @@ export function catalogueOf({ roster, leases, vault, turns, policy, tps }: Catal
       index = undefined;
     },
   };
-
-  function isThere({ endpointId }: Seat): boolean {
-    return roster.config(endpointId) !== undefined;
-  }
 }
 
 const NONE: readonly Seat[] = [];

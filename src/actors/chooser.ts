@@ -51,13 +51,15 @@ export class Chooser {
   look(wanted: Wanted, { tried = NOWHERE, waitedMs = 0 }: Looking = {}): Choice {
     const { catalogue, explorations, policy, overflowMs, random, mono, ahead } = this.#deps;
     const { model } = wanted;
-    return choose(catalogue.candidates(model, mono()), this.demandOf(wanted), {
+    const now = mono();
+    return choose(catalogue.candidates(model, now), this.demandOf(wanted), {
       policy,
       random,
       tried,
       overflowMs,
       waitedMs,
       ahead: ahead(model),
+      mono: now,
       mayExplore: policy === 'adaptive' && tried.size === 0 && explorations.mayExplore(model),
     });
   }

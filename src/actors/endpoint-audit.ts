@@ -25,6 +25,9 @@ export function toldEndpoint(config: EndpointConfig, secrets: EndpointSecrets): 
     priority: config.priority,
     max_context: config.maxContext,
     deadlines: config.deadlines,
+    models_allow: config.modelsAllow,
+    models_deny: config.modelsDeny,
+    model_settings: config.modelSettings,
     tls_ca: config.tlsCa === null ? null : '(certificate)',
   };
 }

@@ -45,7 +45,6 @@ export class LeaseTable {
     const standing = this.standing(options.endpointId);
     const ahead = standing.active;
     standing.enter(options, options.sentAt);
-    standing.waiting.add(options);
     this.#total += 1;
     const there = () => this.#standings.get(options.endpointId);
     let since = options.sentAt;
@@ -58,7 +57,7 @@ export class LeaseTable {
       },
       answered(mono) {
         const now = there();
-        if (now?.waiting.delete(options) !== true) return;
+        if (now?.answer(options) !== true) return;
         noteByte(now, mono);
         since = mono;
         sumThen = now.sum(mono);
@@ -116,14 +115,8 @@ export class LeaseTable {
   rename(from: string, to: string): void {
     const standing = this.#standings.get(from);
     if (standing === undefined) return;
-    const there = this.standing(to);
-    const mono = this.#mono();
-    for (const options of standing.open) {
-      options.endpointId = to;
-      there.enter(options, mono);
-    }
-    there.waiting = new Set([...there.waiting, ...standing.waiting].sort((a, b) => a.sentAt - b.sentAt));
-    there.lastByteAt = Math.max(there.lastByteAt, standing.lastByteAt);
+    for (const options of standing.open) options.endpointId = to;
+    this.standing(to).join(standing, this.#mono());
     this.#standings.delete(from);
   }
 

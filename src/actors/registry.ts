@@ -168,6 +168,8 @@ export function registryOf(deps: RegistryDeps): Registry {
           store.deleteEndpoint(id, changes.entry(actor, 'endpoint.removed', config.name, detail)),
         );
         books.forget(id);
+        // Its supervisor may be away just now.
+        house.catalogue.touch();
         actorNamed(house.system, names.endpoints)?.send({ type: 'remove', id });
         if (force) leases.abortAll(id);
         else leases.moveWaiting(id, 'it was removed');
@@ -208,6 +210,9 @@ function newConfig(id: string, input: EndpointInput, now: number): EndpointConfi
     priority: input.priority ?? 0,
     maxContext: input.max_context ?? null,
     deadlines: input.deadlines ?? {},
+    modelsAllow: input.models_allow ?? null,
+    modelsDeny: input.models_deny ?? null,
+    modelSettings: input.model_settings ?? {},
     tlsCa: input.tls_ca ?? null,
     registeredAt: now,
   };
@@ -232,6 +237,9 @@ function changed(before: EndpointConfig, change: EndpointChange): EndpointConfig
     priority: has('priority') ? (change.priority ?? 0) : before.priority,
     maxContext: has('max_context') ? (change.max_context ?? null) : before.maxContext,
     deadlines: has('deadlines') ? (change.deadlines ?? {}) : before.deadlines,
+    modelsAllow: has('models_allow') ? (change.models_allow ?? null) : before.modelsAllow,
+    modelsDeny: has('models_deny') ? (change.models_deny ?? null) : before.modelsDeny,
+    modelSettings: has('model_settings') ? (change.model_settings ?? {}) : before.modelSettings,
     tlsCa: has('tls_ca') ? (change.tls_ca ?? null) : before.tlsCa,
   };
 }

@@ -12,10 +12,11 @@ export interface SeatDeps {
   facts: () => EndpointFacts;
   standing: Standing;
   isQuarantined: boolean;
-  /** Its stored key cannot be read. */
-  isLocked: () => boolean;
-  tps: () => number | null;
-  turn: () => number;
+  /** Its stored key cannot be read: there is no use in asking it. Null: every key can. */
+  isLocked: (() => boolean) | null;
+  /** Null: nobody looks at it. */
+  tps: (() => number | null) | null;
+  turn: (() => number) | null;
 }
 
 /**
@@ -35,7 +36,6 @@ export class Seat implements Candidate {
   tps: number | null = null;
   turn = 0;
   speed = NEW_SPEED;
-  measuredMs = Number.POSITIVE_INFINITY;
   cold = false;
   displaces = false;
   loadingMs = 0;
@@ -47,7 +47,15 @@ export class Seat implements Candidate {
   proven = false;
   restMs = 0;
   hung = false;
-  readonly #deps: SeatDeps;
+  readonly #facts: SeatDeps['facts'];
+  readonly #standing: Standing;
+  readonly #isQuarantined: boolean;
+  readonly #isLocked: SeatDeps['isLocked'];
+  readonly #tps: SeatDeps['tps'];
+  readonly #turn: SeatDeps['turn'];
+  readonly #isLimited: boolean;
+  #isTroubled = false;
+  #sawWaiting = false;
   readonly #maxContext: number | null;
   readonly #most: number | null;
   readonly #mostOfModel: number | null;
@@ -59,38 +67,58 @@ export class Seat implements Candidate {
   constructor(config: EndpointConfig, modelId: string, deps: SeatDeps) {
     this.endpointId = config.id;
     this.modelId = modelId;
-    this.weight = config.weight;
-    this.priority = config.priority;
+    const own = ofModel(config.modelSettings, modelId);
+    this.weight = own?.weight ?? config.weight;
+    this.priority = own?.priority ?? config.priority;
     this.#maxContext = config.maxContext;
     this.#most = config.maxConcurrency;
-    this.#mostOfModel = null;
-    this.#deps = deps;
+    this.#mostOfModel = own?.max_concurrency ?? null;
+    this.#facts = deps.facts;
+    this.#standing = deps.standing;
+    this.#isQuarantined = deps.isQuarantined;
+    this.#isLocked = deps.isLocked;
+    this.#tps = deps.tps;
+    this.#turn = deps.turn;
+    this.#isLimited = this.#most !== null || this.#mostOfModel !== null;
   }
 
   /** `mono`: monotonic, ms. */
   update(mono: number): void {
-    const { facts, standing, isLocked, tps, turn } = this.#deps;
-    const now = facts();
-    if (now !== this.#seen) this.#read(now);
-    // Without its key there is no use in asking it.
-    this.status = isLocked() ? 'offline' : this.#health;
+    const facts = this.#facts();
+    if (facts !== this.#seen) this.#read(facts);
+    const standing = this.#standing;
     this.active = standing.active;
-    this.room = this.#roomIn(standing);
-    this.tps = tps();
-    this.turn = turn();
-    this.measuredMs = mono - this.speed.measuredAt;
-    this.restMs = this.#restUntil > mono ? this.#restUntil - mono : 0;
-    const [own, ofModelThere] = this.#circuits;
-    this.freshFailureRate =
-      this.failureRate === 0
-        ? 0
-        : Math.max(freshFailureRate(own, mono), freshFailureRate(ofModelThere, mono));
     this.onTrial = standing.trials > 0;
-    const someWait = standing.waiting.size > 0;
-    this.hung = someWait && standing.isHung(mono);
-    this.overdueMs = someWait ? standing.overdueMs(mono) : 0;
-    const since = someWait && this.cold ? standing.waitingSince(this.modelId) : null;
+    if (this.#isLimited) this.room = this.#roomIn(standing);
+    if (standing.oldest !== undefined) this.#readWaiting(standing, mono);
+    else if (this.#sawWaiting) this.#readNobody();
+    if (this.#isTroubled) this.#readTrouble(mono);
+    if (this.#isLocked !== null) this.status = this.#isLocked() ? 'offline' : this.#health;
+    if (this.#tps !== null) this.tps = this.#tps();
+    if (this.#turn !== null) this.turn = this.#turn();
+  }
+
+  /** Somebody there has no byte yet. */
+  #readWaiting(standing: Standing, mono: number): void {
+    this.#sawWaiting = true;
+    this.hung = standing.isHung(mono);
+    this.overdueMs = standing.overdueMs(mono);
+    const since = this.cold ? standing.waitingSince(this.modelId) : null;
     this.loadingMs = since === null ? 0 : Math.max(0, mono - since);
+  }
+
+  #readNobody(): void {
+    this.#sawWaiting = false;
+    this.hung = false;
+    this.overdueMs = 0;
+    this.loadingMs = 0;
+  }
+
+  /** It has failed, or asked to be left alone: both are over in time. */
+  #readTrouble(mono: number): void {
+    const [own, ofModelThere] = this.#circuits;
+    this.restMs = Math.max(0, this.#restUntil - mono);
+    this.freshFailureRate = Math.max(freshFailureRate(own, mono), freshFailureRate(ofModelThere, mono));
   }
 
   #read(facts: EndpointFacts): void {
@@ -98,12 +126,18 @@ export class Seat implements Candidate {
     const { modelId } = this;
     const there = ofModel(modelCircuits, modelId) ?? NEW_CIRCUIT;
     this.#seen = facts;
-    this.#health = this.#deps.isQuarantined ? 'quarantined' : draining ? 'draining' : health;
+    this.#health = this.#isQuarantined ? 'quarantined' : draining ? 'draining' : health;
     this.#circuits = [circuit, there];
     this.#restUntil = ofModel(resting, modelId) ?? 0;
     this.circuit = worse(circuit.state, there.state);
     this.proven = circuit.seen > 0 && circuit.streak === 0 && there.streak === 0;
     this.failureRate = Math.max(failureRate(circuit), failureRate(there));
+    this.#isTroubled = this.failureRate > 0 || this.#restUntil > 0;
+    if (!this.#isTroubled) {
+      this.restMs = 0;
+      this.freshFailureRate = 0;
+    }
+    this.status = this.#health;
     this.speed = ofModel(paces, modelId)?.speed ?? NEW_SPEED;
     this.cold = loaded !== null && !loaded.includes(modelId);
     this.displaces = this.cold && loaded !== null && loaded.length > 0;

@@ -52,11 +52,13 @@ export function seedingOf(deps: SeedingDeps): Seeding {
       read: () => store.seedEndpoints(),
       apply: (rows) => {
         openSecrets(rows);
+        tellUnreadable(rows);
         for (const { config, seed } of rows) books.seedEndpoint(config, seed);
         books.endpointsKnown = true;
       },
       applyLate: (rows) => {
         openSecrets(rows);
+        tellUnreadable(rows);
         lateEndpoints(deps, rows);
       },
     }),
@@ -131,6 +133,16 @@ export function seedingOf(deps: SeedingDeps): Seeding {
       { endpoints: lost },
       `the stored keys and headers of ${lost.join(', ')} cannot be read with this secret key: bring the right one back, or set api_key and headers of these endpoints again`,
     );
+  }
+
+  function tellUnreadable(rows: StoredEndpoint[]): void {
+    for (const { config, unreadable } of rows) {
+      if (unreadable.length === 0) continue;
+      log.warn(
+        { endpoint: config.name, settings: unreadable },
+        `the stored ${unreadable.join(', ')} of ${config.name} cannot be read and counts as not set: set it again`,
+      );
+    }
   }
 
   /** What cannot be written yet is tried again: with every minute of housekeeping, and at the next start. */

@@ -3,8 +3,9 @@ import type { LeaseOptions } from './leases.js';
 /** What is in flight at one endpoint. Times are monotonic ms. */
 export class Standing {
   readonly open = new Set<LeaseOptions>();
-  /** Those without a byte, oldest first. */
-  waiting = new Set<LeaseOptions>();
+  /** Those without a byte, oldest first, and the first of them. */
+  readonly #waiting = new Set<LeaseOptions>();
+  #oldest: LeaseOptions | undefined;
   trials = 0;
   /** Its endpoint was removed. */
   isGone = false;
@@ -28,11 +29,39 @@ export class Standing {
     return this.#sum + this.open.size * Math.max(0, mono - this.#summedAt);
   }
 
+  get waiting(): ReadonlySet<LeaseOptions> {
+    return this.#waiting;
+  }
+
+  /** The one that has been without a byte for longest. */
+  get oldest(): LeaseOptions | undefined {
+    return this.#oldest;
+  }
+
   enter(lease: LeaseOptions, mono: number): void {
     this.#note(mono);
     this.open.add(lease);
+    this.#waiting.add(lease);
+    this.#oldest ??= lease;
     this.#models.set(lease.modelId, this.activeOf(lease.modelId) + 1);
     if (lease.trial) this.trials += 1;
+  }
+
+  /** It has its first byte; false if it had one already, or is gone. */
+  answer(lease: LeaseOptions): boolean {
+    if (!this.#waiting.delete(lease)) return false;
+    if (this.#oldest === lease) this.#oldest = this.#waiting.values().next().value;
+    return true;
+  }
+
+  /** Takes over what is in flight in another one. */
+  join(other: Standing, mono: number): void {
+    const waiting = [...this.#waiting, ...other.#waiting].sort((a, b) => a.sentAt - b.sentAt);
+    for (const lease of other.open) this.enter(lease, mono);
+    this.#waiting.clear();
+    for (const lease of waiting) this.#waiting.add(lease);
+    this.#oldest = waiting[0];
+    this.lastByteAt = Math.max(this.lastByteAt, other.lastByteAt);
   }
 
   /** False if it was gone already. */
@@ -40,7 +69,7 @@ export class Standing {
     if (!this.open.has(lease)) return false;
     this.#note(mono);
     this.open.delete(lease);
-    this.waiting.delete(lease);
+    this.answer(lease);
     const left = this.activeOf(lease.modelId) - 1;
     if (left > 0) this.#models.set(lease.modelId, left);
     else this.#models.delete(lease.modelId);
@@ -52,25 +81,21 @@ export class Standing {
 
   /** Whether its oldest request without a byte has waited past its allowance while nothing else was answered either. */
   isHung(mono: number): boolean {
-    const oldest = this.#oldest();
+    const oldest = this.#oldest;
     return oldest !== undefined && mono - Math.max(oldest.sentAt, this.lastByteAt) > oldest.allowanceMs;
   }
 
   /** How much longer than expected its oldest request without a byte has waited; 0 if none has. */
   overdueMs(mono: number): number {
-    const oldest = this.#oldest();
+    const oldest = this.#oldest;
     if (oldest === undefined || oldest.expectedMs === null) return 0;
     return Math.max(0, mono - oldest.sentAt - oldest.expectedMs);
   }
 
   /** Since when somebody waits there for the model; null if nobody does. */
   waitingSince(modelId: string): number | null {
-    for (const lease of this.waiting) if (lease.modelId === modelId) return lease.sentAt;
+    for (const lease of this.#waiting) if (lease.modelId === modelId) return lease.sentAt;
     return null;
-  }
-
-  #oldest(): LeaseOptions | undefined {
-    return this.waiting.size === 0 ? undefined : this.waiting.values().next().value;
   }
 
   #note(mono: number): void {

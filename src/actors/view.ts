@@ -11,6 +11,7 @@ import type { House } from './house.js';
 import type { LeaseTable } from './leases.js';
 import { modelStats } from './model-stats.js';
 import { actorNamed, names } from './names.js';
+import { isOffered } from './offered.js';
 import { recordView } from './record-view.js';
 import type {
   DailyStatView,
@@ -72,6 +73,9 @@ export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewD
       priority: config.priority,
       max_concurrency: config.maxConcurrency,
       max_context: config.maxContext,
+      models_allow: config.modelsAllow,
+      models_deny: config.modelsDeny,
+      model_settings: config.modelSettings,
       circuit: Object.values(facts.modelCircuits).reduce(
         (worst, { state }) => worse(worst, state),
         facts.circuit.state,
@@ -230,8 +234,10 @@ export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewD
     modelTps,
 
     endpointModels(id) {
+      const config = roster.config(id);
       const { models, lastSeen } = roster.facts(id);
-      return models.map((model) => modelView(model, lastSeen));
+      const offered = ({ modelId }: EngineModel) => config !== undefined && isOffered(config, modelId);
+      return models.map((model) => modelView(model, lastSeen, offered(model)));
     },
 
     stats() {
@@ -281,8 +287,9 @@ export function newestFirst(configs: EndpointConfig[]): EndpointConfig[] {
 function modelView(
   { modelId, capabilities, maxTokens }: EngineModel,
   lastSeen: number | null,
+  offered: boolean,
 ): EndpointModelView {
-  return { model_id: modelId, capabilities, max_tokens: maxTokens, last_checked: orNull(lastSeen) };
+  return { model_id: modelId, capabilities, max_tokens: maxTokens, last_checked: orNull(lastSeen), offered };
 }
 
 function orNull(at: number | null): string | null {

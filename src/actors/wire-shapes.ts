@@ -2,6 +2,7 @@ import type { EndpointStatus } from '../machines/candidate.js';
 import type { CircuitState } from '../machines/circuit.js';
 import type { Percentiles } from '../machines/histogram.js';
 import type { ApiKind, Outcome } from '../machines/records.js';
+import type { ModelSettings } from '../persistence/store.js';
 
 /** What the dashboard and its tools are told, as it is on the wire. */
 
@@ -24,6 +25,9 @@ export interface EndpointView {
   priority: number;
   max_concurrency: number | null;
   max_context: number | null;
+  models_allow: string[] | null;
+  models_deny: string[] | null;
+  model_settings: Record<string, ModelSettings>;
   /** The worst of its own and those of its models. */
   circuit: CircuitState;
 }
@@ -40,6 +44,8 @@ export interface EndpointModelView {
   capabilities: string[] | null;
   max_tokens: number | null;
   last_checked: string | null;
+  /** False: it is only there for trying the endpoint out. */
+  offered: boolean;
 }
 
 export interface ModelStatView {

@@ -1,7 +1,7 @@
 import type { EngineLoad, Get } from './engine.js';
 
 /** The names under which an engine tells Prometheus of its load. */
-export interface Gauges {
+interface Gauges {
   running: string;
   waiting: string;
   /** Newest first. */

@@ -87,13 +87,17 @@ const deadlineSet = {
   idle_ms: ms.optional(),
   total_ms: ms.optional(),
 };
-const deadlines = z.strictObject({
-  ...deadlineSet,
-  models: z
-    .record(z.string(), z.strictObject(deadlineSet))
-    .refine((value) => Object.keys(value).length <= 200, 'has more than 200 entries')
-    .optional(),
-});
+const deadlines = z.strictObject({ ...deadlineSet, models: byModel(z.strictObject(deadlineSet)).optional() });
+const globs = z
+  .array(z.string().min(1, 'must not be empty').max(200, 'is longer than 200 characters'))
+  .max(200, 'has more than 200 entries');
+const modelSettings = byModel(
+  z.strictObject({
+    weight: weight.optional(),
+    priority: priority.optional(),
+    max_concurrency: maxConcurrency.optional(),
+  }),
+);
 
 const tlsCa = z
   .string()
@@ -114,6 +118,9 @@ export const endpointInput = z.object({
   max_concurrency: maxConcurrency.nullish(),
   max_context: maxContext.nullish(),
   deadlines: deadlines.nullish(),
+  models_allow: globs.nullish(),
+  models_deny: globs.nullish(),
+  model_settings: modelSettings.nullish(),
   tls_ca: tlsCa.nullish(),
 });
 
@@ -122,6 +129,20 @@ export const endpointChange = endpointInput.partial();
 
 export type EndpointInput = z.infer<typeof endpointInput>;
 export type EndpointChange = z.infer<typeof endpointChange>;
+
+/** By a model's name, which may be `__proto__`: a record of zod would leave that one out. */
+function byModel<T extends z.ZodType>(one: T) {
+  const entries = z
+    .map(z.string().max(1000, 'is longer than 1000 characters'), one, 'must be an object')
+    .max(200, 'has more than 200 entries');
+  return z
+    .preprocess((value) => (isObject(value) ? new Map(Object.entries(value)) : value), entries)
+    .transform((map): Record<string, z.infer<T>> => Object.fromEntries(map));
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
 
 function hasControl(value: string): boolean {
   for (const char of value) {

@@ -5,9 +5,9 @@ export const MAX_PREFIXES = 64;
 
 // States after the manner of HalfSipHash-1-3, four words each: one for each prefix that is kept, then these. They start
 // at random, so that no client can make two conversations meet. One for all: hashing never yields.
-export const PREFIX = MAX_PREFIXES;
-const TEXT = PREFIX + 1;
-const WORK = TEXT + 1;
+const TEXT = MAX_PREFIXES;
+export const PREFIX = TEXT + 1;
+const WORK = PREFIX + 1;
 const states = randomFillSync(new Int32Array(4 * (WORK + 1)));
 const rest = Buffer.alloc(4);
 const FINISH = Buffer.alloc(16, 0xee);

@@ -22,9 +22,8 @@ export interface Candidate {
   tps: number | null;
   /** When its next turn is, as turns go round for this model. */
   turn: number;
-  /** What is learned of its speed for this model, and how long ago; ms, Infinity if it never was. */
+  /** What is learned of its speed for this model. */
   speed: Speed;
-  measuredMs: number;
   /** It does not hold the model in memory. */
   cold: boolean;
   /** Loading it would probably push another one out. */

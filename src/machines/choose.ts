@@ -39,6 +39,8 @@ export interface Choosing {
   /** How long the request has waited for its turn, ms, and how many wait before it. */
   waitedMs: number;
   ahead: number;
+  /** Monotonic, ms. */
+  mono: number;
   /** It may go to where nothing was measured for long. */
   mayExplore: boolean;
 }
@@ -72,6 +74,7 @@ export const PLAINLY: Choosing = {
   overflowMs: 0,
   waitedMs: 0,
   ahead: 0,
+  mono: 0,
   mayExplore: false,
 };
 
@@ -88,22 +91,14 @@ export function choose(
   choosing: Choosing = PLAINLY,
 ): Choice {
   const { policy, random, tried } = choosing;
-  const tiers: Candidate[][] = [[], [], [], [], [], []];
-  const trials: Candidate[] = [];
-  for (const candidate of candidates) {
-    if (excluded(candidate, tried) !== null) continue;
-    if (candidate.circuit === 'half_open' && !candidate.onTrial && candidate.room > 0) trials.push(candidate);
-    else (tiers[tierOf(candidate, demand)] as Candidate[]).push(candidate);
-  }
-  const tier = tiers.findIndex((one) => one.length > 0);
-  const best = tier === TOO_SMALL ? ofLargestContext(tiers[tier] as Candidate[]) : (tiers[tier] ?? []);
+  const { tier, best, trials } = bestOf(candidates, demand, tried);
   const outlook = outlookOf(best, demand);
   const able = firstWithRoom(best, outlook, choosing);
   // An endpoint in `error` is no trial while another is online. A retry is none either, but as a last resort.
   const nobodyOnline = tier < 0 || tier >= IN_ERROR;
   const trial = trials.find(({ status }) => status === 'online') ?? (nobodyOnline ? trials[0] : undefined);
   const isTrial = trial !== undefined && (tried.size === 0 || tier < 0 || tier === LAST_RESORT);
-  const stale = isTrial || !choosing.mayExplore ? undefined : longestUnmeasured(able);
+  const stale = isTrial || !choosing.mayExplore ? undefined : longestUnmeasured(able, choosing.mono);
   const chosen = isTrial
     ? trial
     : (stale ??
@@ -170,9 +165,47 @@ function isTooSmall({ maxContext }: Candidate, demand: Demand): boolean {
   return maxContext !== null && isProbablyLonger(demand, maxContext);
 }
 
+interface Best {
+  /** -1: nobody serves. */
+  tier: number;
+  best: readonly Candidate[];
+  /** Half-open ones that may have their trial. */
+  trials: readonly Candidate[];
+}
+
+function bestOf(candidates: readonly Candidate[], demand: Demand, tried: ReadonlySet<string>): Best {
+  // Most fleets are well most of the time: nobody has to be set apart.
+  if (candidates.length > 0 && candidates.every((one) => isWell(one, demand, tried))) {
+    return { tier: 0, best: candidates, trials: NO_TRIALS };
+  }
+  const tiers: Candidate[][] = [[], [], [], [], [], []];
+  const trials: Candidate[] = [];
+  for (const candidate of candidates) {
+    if (excluded(candidate, tried) !== null) continue;
+    if (candidate.circuit === 'half_open' && !candidate.onTrial && candidate.room > 0) trials.push(candidate);
+    else (tiers[tierOf(candidate, demand)] as Candidate[]).push(candidate);
+  }
+  const tier = tiers.findIndex((one) => one.length > 0);
+  const best = tiers[tier] ?? [];
+  return { tier, best: tier === TOO_SMALL ? ofLargestContext(best) : best, trials };
+}
+
+const NO_TRIALS: readonly Candidate[] = [];
+
+function isWell(one: Candidate, demand: Demand, tried: ReadonlySet<string>): boolean {
+  return (
+    one.status === 'online' &&
+    one.circuit === 'closed' &&
+    !one.hung &&
+    one.restMs === 0 &&
+    !isTooSmall(one, demand) &&
+    (tried.size === 0 || !tried.has(one.endpointId))
+  );
+}
+
 /** Never chosen, whoever else there is. */
 function excluded({ endpointId, status, restMs }: Candidate, tried: ReadonlySet<string>): Rejection | null {
-  if (tried.has(endpointId)) return 'tried';
+  if (tried.size > 0 && tried.has(endpointId)) return 'tried';
   if (status !== 'online' && status !== 'error') return status;
   return restMs > 0 ? 'resting' : null;
 }
@@ -183,11 +216,11 @@ function firstWithRoom(
   outlook: Outlook,
   choosing: Choosing,
 ): readonly Candidate[] {
-  const priorities = prioritiesOf(best);
-  if (priorities.length < 2) return roomyOf(best);
+  const first = best[0]?.priority;
+  if (best.every(({ priority }) => priority === first)) return roomyOf(best);
   let shortest: readonly Candidate[] = [];
   let least = Number.POSITIVE_INFINITY;
-  for (const priority of priorities) {
+  for (const priority of prioritiesOf(best)) {
     const group = best.filter((one) => one.priority === priority);
     const roomy = roomyOf(group);
     const wait =
@@ -232,12 +265,15 @@ function ofLargestContext(candidates: Candidate[]): Candidate[] {
 }
 
 /** Of those that have nothing to do the one whose measure is the oldest, if it is old. */
-function longestUnmeasured(able: readonly Candidate[]): Candidate | undefined {
+function longestUnmeasured(able: readonly Candidate[], mono: number): Candidate | undefined {
   let oldest: Candidate | undefined;
+  let since = mono - STALE_MS;
   for (const one of able) {
-    if (one.active > 0 || one.cold || !isMeasured(one.speed) || one.measuredMs < STALE_MS) continue;
-    if (worthOf(one) < one.weight) continue;
-    if (oldest === undefined || one.measuredMs > oldest.measuredMs) oldest = one;
+    const { measuredAt } = one.speed;
+    if (measuredAt >= since || !isMeasured(one.speed)) continue;
+    if (one.active > 0 || one.cold || worthOf(one) < one.weight) continue;
+    oldest = one;
+    since = measuredAt;
   }
   return oldest;
 }

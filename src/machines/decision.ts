@@ -76,7 +76,7 @@ export function candidateRecord(
 }
 
 /** Until the answer is complete, whole ms; null: nothing is known of the endpoint. */
-export function predictedMs(candidate: Candidate, { outlook }: Choice): number | null {
+function predictedMs(candidate: Candidate, { outlook }: Choice): number | null {
   const told = forecastOf(candidate, outlook);
   return told === null ? null : Math.round(totalMs(told));
 }

@@ -12,10 +12,14 @@ export type Policy = (
 ) => Candidate | undefined;
 
 /** The least predicted completion for its weight; of those about as good as the best the least busy, ties at random. */
-export const adaptive: Policy = (able, random, outlook) => {
-  const costs = able.map((candidate) => costOf(candidate, outlook));
+const adaptive: Policy = (able, random, outlook) => {
+  const costs = new Float64Array(able.length);
   let least = Number.POSITIVE_INFINITY;
-  for (const cost of costs) if (cost < least) least = cost;
+  for (let i = 0; i < costs.length; i += 1) {
+    const cost = costOf(able[i] as Candidate, outlook);
+    costs[i] = cost;
+    if (cost < least) least = cost;
+  }
   const most = least * AS_GOOD;
   const busyness = (candidate: Candidate, i: number) =>
     (costs[i] as number) > most
@@ -25,13 +29,13 @@ export const adaptive: Policy = (able, random, outlook) => {
 };
 
 /** Each in turn, as often as its weight says. */
-export const roundRobin: Policy = (able, random) => leastOf(able, ({ turn }) => turn, random);
+const roundRobin: Policy = (able, random) => leastOf(able, ({ turn }) => turn, random);
 
 /** The fewest requests in flight for its weight, ties at random. */
-export const leastBusy: Policy = (able, random) => leastOf(able, loadOf, random);
+const leastBusy: Policy = (able, random) => leastOf(able, loadOf, random);
 
 /** Of two at random the less busy one. */
-export const powerOfTwo: Policy = (able, random) => {
+const powerOfTwo: Policy = (able, random) => {
   const one = pickWeighted(able, random);
   const rest = able.filter((candidate) => candidate !== one);
   const other = pickWeighted(rest, random);
@@ -39,17 +43,17 @@ export const powerOfTwo: Policy = (able, random) => {
 };
 
 /** The most tokens per second for its weight; the unmeasured ones first, the less busy before the busier. */
-export const fastest: Policy = (able, random) => {
+const fastest: Policy = (able, random) => {
   const unmeasured = able.filter(({ tps }) => tps === null);
   if (unmeasured.length > 0) return leastOf(unmeasured, loadOf, random);
   return leastOf(able, ({ tps, weight }) => -(tps ?? 0) * weight, random);
 };
 
 /** At random, in proportion to its weight. */
-export const weighted: Policy = (able, random) => pickWeighted(able, random);
+const weighted: Policy = (able, random) => pickWeighted(able, random);
 
 /** Where the conversation was before, unless that is loaded more than 1.25 times the mean; else the least busy. */
-export const affinity: Policy = (able, random, { demand }) => {
+const affinity: Policy = (able, random, { demand }) => {
   const pinned = able.find(({ endpointId }) => endpointId === demand.pin?.endpointId);
   if (pinned !== undefined && loadOf(pinned) <= MOST_ABOVE_MEAN * meanLoad(able)) return pinned;
   return leastOf(able, loadOf, random);

@@ -27,6 +27,12 @@ export interface EndpointConfig {
   /** Tokens of a prompt and its answer that fit; null: not known. */
   maxContext: number | null;
   deadlines: EndpointDeadlines;
+  /** Globs of the listed models that are offered; null: all. */
+  modelsAllow: string[] | null;
+  /** Globs of those that are not, whatever is allowed; null: none. */
+  modelsDeny: string[] | null;
+  /** By model, as it is listed there. */
+  modelSettings: Record<string, ModelSettings>;
   /** Certificates (PEM) that are trusted there besides the system's. */
   tlsCa: string | null;
   /** Wall clock, ms. */
@@ -46,6 +52,13 @@ export interface EndpointDeadlines extends DeadlineSet {
   models?: Record<string, DeadlineSet> | undefined;
 }
 
+/** Weight and priority come before those of the endpoint; both limits of requests in flight hold. */
+export interface ModelSettings {
+  weight?: number | undefined;
+  priority?: number | undefined;
+  max_concurrency?: number | undefined;
+}
+
 /** What Troupe sends to an endpoint to be let in. */
 export interface EndpointSecrets {
   apiKey: string | null;
@@ -54,6 +67,8 @@ export interface EndpointSecrets {
 
 export interface StoredEndpoint {
   config: EndpointConfig;
+  /** Settings that could not be read, by their columns: they are as if nobody had made them. */
+  unreadable: string[];
   /** Its secrets as they are stored; null: it has none. */
   sealed: string | null;
   /** Secrets that an earlier version stored as they are. */

@@ -175,9 +175,9 @@ describe('metrics that tell no load', () => {
   });
 
   it('leave the cache out where its use is no number, and at full where it is beyond', async () => {
-    const with_ = (use: string) => metrics(VLLM.replaceAll(/ 0\.\d+$/gm, ` ${use}`));
-    expect(await loadOf('vllm', '/metrics', with_('NaN'))).toMatchObject({ running: 42, cacheUse: null });
-    expect(await loadOf('vllm', '/metrics', with_('1.02'))).toMatchObject({ running: 42, cacheUse: 1 });
+    const using = (use: string) => metrics(VLLM.replaceAll(/ 0\.\d\d+$/gm, ` ${use}`));
+    expect(await loadOf('vllm', '/metrics', using('NaN'))).toMatchObject({ running: 42, cacheUse: null });
+    expect(await loadOf('vllm', '/metrics', using('1.02'))).toMatchObject({ running: 42, cacheUse: 1 });
   });
 
   it('are not read to their end when they have none', async () => {

@@ -113,14 +113,14 @@ describe('a successful check', () => {
     expect(result).toMatchObject({ ok: true, latencyMs: 20 });
   });
 
-  it('sends the key and the headers of the endpoint and asks for plain JSON', async () => {
+  it('sends the key and the headers of the endpoint and asks for plain JSON, or the plain text of metrics', async () => {
     const fake = await serve({ '/v1/models': vllmList });
     await check(fake.url, { apiKey: 'sk-1', headers: { 'X-Team': 'blue', 'Accept-Encoding': 'gzip' } });
-    for (const headers of fake.headers) {
+    for (const [i, headers] of fake.headers.entries()) {
       expect(headers).toMatchObject({
         authorization: 'Bearer sk-1',
         'x-team': 'blue',
-        accept: 'application/json',
+        accept: fake.asked[i] === '/metrics' ? 'text/plain' : 'application/json',
         'accept-encoding': 'identity',
       });
     }

@@ -178,18 +178,18 @@ describe('side probes that hang', () => {
 
 describe('an endpoint of known type', () => {
   it.each([
-    ['xllm', LIST, openAiList],
-    ['ollama', '/api/tags', tags],
-    ['vllm', LIST, vllmList],
-    ['lm_studio', '/api/v0/models', lmStudioV0],
-    ['llamacpp', LIST, llamacppList],
-    ['sglang', LIST, sglangList],
-    ['openai_compatible', LIST, openAiList],
-  ] as const)('%s costs one request', async (engineType, path, list) => {
+    ['xllm', LIST, openAiList, []],
+    ['ollama', '/api/tags', tags, ['/api/ps']],
+    ['vllm', LIST, vllmList, ['/metrics']],
+    ['lm_studio', '/api/v0/models', lmStudioV0, []],
+    ['llamacpp', LIST, llamacppList, ['/slots']],
+    ['sglang', LIST, sglangList, ['/metrics']],
+    ['openai_compatible', LIST, openAiList, []],
+  ] as const)('%s costs one request, and one for what it tells on a page of its own', async (...row) => {
+    const [engineType, path, list, more] = row;
     const fake = await serve({ [path]: list });
     expect(await check(fake.url, { engineType })).toMatchObject({ ok: true, engineType });
-    // Ollama tells what is loaded on a page of its own.
-    expect(fake.asked).toEqual(engineType === 'ollama' ? [path, '/api/ps'] : [path]);
+    expect(fake.asked).toEqual([path, ...more]);
   });
 
   it('is recognised anew when its own list is gone', async () => {

@@ -128,6 +128,7 @@ export class MemoryStore implements Store {
   seedEndpoints = async () =>
     this.#endpoints.map((id) => ({
       config: configOf(id),
+      unreadable: [],
       sealed: null,
       clear: null,
       seed: { ...newEndpointSeed(), health: 'online' as const },
@@ -197,6 +198,9 @@ export function configOf(id: string): EndpointConfig {
     notes: null,
     maxConcurrency: null,
     deadlines: {},
+    modelsAllow: null,
+    modelsDeny: null,
+    modelSettings: {},
     tlsCa: null,
     weight: 1,
     priority: 0,

@@ -25,6 +25,16 @@ const endpointFields = {
   priority: count,
   max_concurrency: int.nullable(),
   max_context: int.nullable(),
+  models_allow: z.array(z.string()).nullable(),
+  models_deny: z.array(z.string()).nullable(),
+  model_settings: z.record(
+    z.string(),
+    z.strictObject({
+      weight: z.number().optional(),
+      priority: count.optional(),
+      max_concurrency: int.min(1).optional(),
+    }),
+  ),
   circuit: z.enum(['closed', 'open', 'half_open']),
 };
 
@@ -41,6 +51,7 @@ export const endpointModel = z.strictObject({
   capabilities: z.array(z.string()).nullable(),
   max_tokens: int.nullable(),
   last_checked: ts.nullable(),
+  offered: z.boolean(),
 });
 export const endpointWithModels = z.strictObject({
   ...endpointFields,

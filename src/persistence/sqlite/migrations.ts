@@ -226,6 +226,14 @@ export const MIGRATIONS: Migration[] = [
       CREATE INDEX endpoint_histograms_by_hour ON endpoint_histograms (hour);
     `,
   },
+  {
+    name: '0006-models-offered',
+    sql: `
+      ALTER TABLE endpoints ADD COLUMN models_allow TEXT;
+      ALTER TABLE endpoints ADD COLUMN models_deny TEXT;
+      ALTER TABLE endpoints ADD COLUMN model_settings TEXT NOT NULL DEFAULT '{}';
+    `,
+  },
 ];
 
 /**

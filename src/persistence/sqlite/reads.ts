@@ -5,14 +5,8 @@ import type { DecisionRecord } from '../../machines/decision.js';
 import type { ApiKind, AttemptRecord, Outcome, RequestRecord } from '../../machines/records.js';
 import type { Slot } from '../../machines/ring.js';
 import type { OwnerUsage, Usage } from '../../machines/usage.js';
-import type {
-  DailyStat,
-  EndpointDeadlines,
-  RequestFilter,
-  RequestList,
-  RequestPage,
-  StoredEndpoint,
-} from '../store.js';
+import type { DailyStat, RequestFilter, RequestList, RequestPage, StoredEndpoint } from '../store.js';
+import { readSettings, type SettingColumns } from './endpoint-settings.js';
 
 /** A start reads at most so many rows of one kind; far above what 500 endpoints have. */
 const SEED_LIMIT = 200_000;
@@ -25,7 +19,7 @@ export async function readCursor(db: Database, run: string): Promise<number> {
   return row?.seq ?? 0;
 }
 
-interface EndpointRow {
+interface EndpointRow extends SettingColumns {
   id: string;
   name: string;
   base_url: string;
@@ -35,7 +29,6 @@ interface EndpointRow {
   inference_timeout_secs: number;
   notes: string | null;
   max_concurrency: number | null;
-  deadlines: string;
   secrets: string | null;
   weight: number;
   priority: number;
@@ -58,8 +51,14 @@ export async function readEndpoints(db: Database): Promise<StoredEndpoint[]> {
     'SELECT * FROM endpoints ORDER BY registered_at, rowid LIMIT ?',
     SEED_LIMIT,
   );
-  return rows.map((row) => ({
+  return rows.map(endpointOf);
+}
+
+function endpointOf(row: EndpointRow): StoredEndpoint {
+  const { settings, unreadable } = readSettings(row);
+  return {
     config: {
+      ...settings,
       id: row.id,
       name: row.name,
       baseUrl: row.base_url,
@@ -67,7 +66,6 @@ export async function readEndpoints(db: Database): Promise<StoredEndpoint[]> {
       inferenceTimeoutSecs: row.inference_timeout_secs,
       notes: row.notes,
       maxConcurrency: row.max_concurrency,
-      deadlines: JSON.parse(row.deadlines) as EndpointDeadlines,
       weight: row.weight ?? 1,
       priority: row.priority ?? 0,
       maxContext: row.max_context ?? null,
@@ -75,6 +73,7 @@ export async function readEndpoints(db: Database): Promise<StoredEndpoint[]> {
       tlsCa: row.tls_ca ?? null,
       registeredAt: row.registered_at,
     },
+    unreadable,
     sealed: row.secrets ?? null,
     clear:
       row.api_key === null && row.headers === '{}'
@@ -92,7 +91,7 @@ export async function readEndpoints(db: Database): Promise<StoredEndpoint[]> {
       draining: row.draining === 1,
       models: [],
     },
-  }));
+  };
 }
 
 interface ModelRow {

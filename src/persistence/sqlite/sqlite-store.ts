@@ -124,8 +124,9 @@ export class SqliteStore implements Store {
     this.#change(audit, (writer) =>
       writer.run(
         `INSERT INTO endpoints (id, name, base_url, secrets, health_interval_ms, inference_timeout_secs, notes,
-           max_concurrency, deadlines, tls_ca, weight, priority, max_context, registered_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+           max_concurrency, deadlines, tls_ca, weight, priority, max_context, models_allow, models_deny,
+           model_settings, registered_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
         ...configValues(config, sealed),
         config.registeredAt,
       ),
@@ -134,15 +135,15 @@ export class SqliteStore implements Store {
   updateEndpoint: Store['updateEndpoint'] = (config, sealed, reset, audit) =>
     this.#change(audit, (writer) =>
       writer.run(
-        `UPDATE endpoints SET name = ?2, base_url = ?3, secrets = CASE WHEN ?15 THEN ?4 ELSE secrets END,
-           api_key = CASE WHEN ?15 THEN NULL ELSE api_key END, headers = CASE WHEN ?15 THEN '{}' ELSE headers END,
+        `UPDATE endpoints SET name = ?2, base_url = ?3, secrets = CASE WHEN ?18 THEN ?4 ELSE secrets END,
+           api_key = CASE WHEN ?18 THEN NULL ELSE api_key END, headers = CASE WHEN ?18 THEN '{}' ELSE headers END,
            health_interval_ms = ?5,
            inference_timeout_secs = ?6, notes = ?7, max_concurrency = ?8, deadlines = ?9, tls_ca = ?10, weight = ?11,
-           priority = ?12, max_context = ?13,
-           health = coalesce(?14, health),
-           engine_type = CASE WHEN ?14 IS NULL THEN engine_type END,
-           last_error = CASE WHEN ?14 IS NULL THEN last_error END,
-           error_count = CASE WHEN ?14 IS NULL THEN error_count ELSE 0 END
+           priority = ?12, max_context = ?13, models_allow = ?14, models_deny = ?15, model_settings = ?16,
+           health = coalesce(?17, health),
+           engine_type = CASE WHEN ?17 IS NULL THEN engine_type END,
+           last_error = CASE WHEN ?17 IS NULL THEN last_error END,
+           error_count = CASE WHEN ?17 IS NULL THEN error_count ELSE 0 END
          WHERE id = ?1`,
         ...configValues(config, sealed?.text ?? null),
         reset?.health ?? null,
@@ -475,7 +476,7 @@ export class SqliteStore implements Store {
   }
 }
 
-/** In the order of the columns, from `id` to `max_context`. */
+/** In the order of the columns, from `id` to `model_settings`. */
 function configValues(config: EndpointConfig, sealed: string | null): (string | number | null)[] {
   return [
     config.id,
@@ -491,7 +492,14 @@ function configValues(config: EndpointConfig, sealed: string | null): (string | 
     config.weight,
     config.priority,
     config.maxContext,
+    jsonOrNull(config.modelsAllow),
+    jsonOrNull(config.modelsDeny),
+    JSON.stringify(config.modelSettings),
   ];
+}
+
+function jsonOrNull(value: object | null): string | null {
+  return value === null ? null : JSON.stringify(value);
 }
 
 /** The first version of the file in which secrets are sealed. */
