@@ -3,7 +3,10 @@ import { expect, test } from 'vitest';
 import { type Candidate, loadOf } from '../src/machines/candidate.js';
 import { type Choice, choose as chooseFor, judge, PLAINLY } from '../src/machines/choose.js';
 import { NO_DEMAND } from '../src/machines/demand.js';
+import { forecastOf, type Outlook } from '../src/machines/outlook.js';
+import { totalMs } from '../src/machines/speed.js';
 import { PLAIN } from './support/candidates.js';
+import { type Fleet, fleets, isOut as isExcluded } from './support/fleets.js';
 
 const choose = (all: Candidate[], random: () => number, tried: ReadonlySet<string> = new Set()) =>
   chooseFor(all, NO_DEMAND, { ...PLAINLY, random, tried });
@@ -359,6 +362,141 @@ test('what fails counts as busier the more it fails, ten times at most, and at i
       if (a <= 0.9) expect((load(a) + 1) * (1 - a)).toBeCloseTo(active + 1, 6);
     }),
   );
+});
+
+const anyPolicy = fc.constantFrom('adaptive' as const, 'least-busy' as const, 'affinity' as const);
+
+/** How long a request waits for one priority: to be begun where there is room, else for room. */
+function waitFor(group: Candidate[], outlook: Outlook, { choosing }: Fleet): number {
+  const roomy = group.filter((one) => !isFull(one));
+  if (roomy.length > 0) return Math.min(...roomy.map((one) => forecastOf(one, outlook)?.waitMs ?? 0));
+  const turns = choosing.ahead + 1;
+  const waits = group.map((one) => {
+    const told = forecastOf(one, outlook);
+    // Nothing is known of when it will have room.
+    return told === null ? Number.POSITIVE_INFINITY : (turns * totalMs(told)) / Math.max(1, one.active);
+  });
+  return choosing.waitedMs + Math.min(...waits);
+}
+
+/** Of those that are equally well, by priority: who there is, whether one has room, and for how long one waits. */
+function tiersOf(fleet: Fleet, { outlook }: Choice) {
+  const able = fleet.all.filter((one) => !isExcluded(one, fleet.choosing));
+  const priorities = [...new Set(able.map(({ priority }) => priority))].sort((a, b) => a - b);
+  return priorities.map((priority) => {
+    const group = able.filter((one) => one.priority === priority);
+    const hasRoom = group.some((one) => !isFull(one));
+    return { priority, hasRoom, wait: waitFor(group, outlook, fleet) };
+  });
+}
+
+/** Fleets in which nothing but priority, room and what is known of speeds decides who may serve; half with a full first. */
+const inTiers = fc.tuple(fleets(anyPolicy), fc.boolean()).map(([fleet, isBusy]): Fleet => {
+  const all = fleet.all.map((one): Candidate => {
+    const status = one.status === 'error' ? 'online' : one.status;
+    const room = isBusy && one.priority === 0 ? 0 : one.room;
+    return { ...one, status, room, circuit: 'closed', hung: false, maxContext: null };
+  });
+  return { ...fleet, all };
+});
+
+test('a later priority serves only where the earlier ones are down, or make a request wait for too long', () => {
+  const seen = { first: 0, overflows: 0, shortest: 0, waits: 0, full: 0 };
+  fc.assert(
+    fc.property(inTiers, chance, (fleet, draw) => {
+      const { overflowMs } = fleet.choosing;
+      const choice = chooseFor(fleet.all, fleet.demand, { ...fleet.choosing, random: () => draw });
+      const tiers = tiersOf(fleet, choice);
+      const { chosen, full } = choice;
+      if (tiers.length === 0) {
+        expect([chosen, full]).toEqual([undefined, false]);
+        return;
+      }
+      const soon = tiers.find(({ wait }) => wait <= overflowMs);
+      if (tiers.every(({ hasRoom }) => !hasRoom)) {
+        expect([chosen, full]).toEqual([undefined, true]);
+        seen.full += 1;
+      } else if (soon !== undefined && !soon.hasRoom) {
+        // It is worth waiting.
+        expect([chosen, full]).toEqual([undefined, true]);
+        seen.waits += 1;
+      } else if (soon !== undefined) {
+        expect([chosen?.priority, full]).toEqual([soon.priority, false]);
+        if (soon === tiers[0]) seen.first += 1;
+        else seen.overflows += 1;
+      } else {
+        const least = Math.min(...tiers.filter(({ hasRoom }) => hasRoom).map(({ wait }) => wait));
+        expect(tiers.find(({ priority }) => priority === chosen?.priority)).toMatchObject({
+          hasRoom: true,
+          wait: least,
+        });
+        seen.shortest += 1;
+      }
+    }),
+    { numRuns: 4000 },
+  );
+  for (const times of Object.values(seen)) expect(times).toBeGreaterThan(50);
+});
+
+test('who has waited for long enough is served by whoever has room, and never goes back to waiting', () => {
+  let given = 0;
+  fc.assert(
+    fc.property(inTiers, fc.nat(2000), ({ all, demand, choosing }, more) => {
+      const after = (waitedMs: number) =>
+        chooseFor(all, demand, { ...choosing, mayExplore: false, waitedMs });
+      const [now, later, last] = [choosing.waitedMs, choosing.waitedMs + more, 1e9].map(after) as [
+        Choice,
+        Choice,
+        Choice,
+      ];
+      if (now.chosen !== undefined) expect(later.chosen?.priority).toBe(now.chosen.priority);
+      if (now.chosen === undefined && last.chosen !== undefined) given += 1;
+      const roomy = all.some((one) => !isExcluded(one, choosing) && !isFull(one));
+      expect(last.chosen !== undefined).toBe(roomy);
+    }),
+    { numRuns: 2000 },
+  );
+  expect(given).toBeGreaterThan(30);
+});
+
+/** Fleets without a half-open circuit: who is well, who is not, and how long a prompt each can hold. */
+const ofContexts = fleets(anyPolicy).map((fleet): Fleet => {
+  const all = fleet.all.map((one) =>
+    one.circuit === 'half_open' ? { ...one, circuit: 'open' as const } : one,
+  );
+  return { ...fleet, all };
+});
+
+test('an endpoint whose context is probably too small is asked only if no other can hold the prompt, and then the largest', () => {
+  const seen = { fits: 0, avoided: 0, tooSmall: 0, full: 0 };
+  fc.assert(
+    fc.property(ofContexts, chance, ({ all, demand, choosing }, draw) => {
+      const { chosen, full } = chooseFor(all, demand, { ...choosing, random: () => draw });
+      const able = all.filter((one) => !isExcluded(one, choosing) && one.circuit === 'closed');
+      if (able.length === 0) return;
+      // Four bytes a token; what is base64 is no text.
+      const holds = ({ maxContext }: Candidate) => maxContext === null || demand.textBytes <= 4 * maxContext;
+      const fitting = able.filter(holds);
+      if (fitting.length > 0) {
+        if (chosen !== undefined) expect(fitting).toContain(chosen);
+        else expect(full).toBe(true);
+        seen.fits += 1;
+        if (fitting.length < able.length) seen.avoided += 1;
+        return;
+      }
+      const largest = Math.max(...able.map(({ maxContext }) => maxContext ?? 0));
+      const best = able.filter(({ maxContext }) => maxContext === largest);
+      if (chosen !== undefined) {
+        expect(best).toContain(chosen);
+        seen.tooSmall += 1;
+      } else {
+        expect(full).toBe(true);
+        seen.full += 1;
+      }
+    }),
+    { numRuns: 3000 },
+  );
+  for (const times of Object.values(seen)) expect(times).toBeGreaterThan(5);
 });
 
 /** Mulberry32. */

@@ -4,9 +4,10 @@ import { Turns } from '../src/actors/turns.js';
 import { type Candidate, loadOf } from '../src/machines/candidate.js';
 import { choose as chooseFor, judge, PLAINLY } from '../src/machines/choose.js';
 import { NO_DEMAND } from '../src/machines/demand.js';
-import { outlookOf } from '../src/machines/outlook.js';
+import { forecastOf, outlookOf } from '../src/machines/outlook.js';
 import { POLICIES, type PolicyName } from '../src/machines/policies.js';
 import { PLAIN } from './support/candidates.js';
+import { type Fleet, fleets, isOut } from './support/fleets.js';
 
 const NAMES = Object.keys(POLICIES) as PolicyName[];
 const policy = fc.constantFrom(...NAMES);
@@ -146,4 +147,117 @@ test('who comes back to the round does not catch up on the turns that were misse
   turns.forget('a');
   turns.forget('b');
   expect(turns.of('m', 'a')).toBe(0);
+});
+
+test('whatever is known of speeds and contexts, no policy takes one that cannot serve, has no room, or is worse off than others', () => {
+  let served = 0;
+  fc.assert(
+    fc.property(fleets(policy), seed, ({ all, demand, choosing }, from) => {
+      const { chosen, trial, full } = chooseFor(all, demand, { ...choosing, random: chance(from) });
+      const able = all.filter((one) => !isOut(one, choosing));
+      if (chosen === undefined) {
+        expect(full || able.every(({ circuit }) => circuit === 'half_open')).toBe(true);
+        return;
+      }
+      served += 1;
+      expect(able).toContain(chosen);
+      expect(chosen.room).toBeGreaterThan(0);
+      expect(trial).toBe(chosen.circuit === 'half_open' && !chosen.onTrial);
+      if (trial) return;
+      const closed = able.filter(({ circuit }) => circuit === 'closed');
+      if (chosen.circuit !== 'closed') expect(closed).toEqual([]);
+      else if (chosen.maxContext === null) {
+        const better = closed.filter((one) => one.maxContext === null && healthOf(one) < healthOf(chosen));
+        expect(better).toEqual([]);
+      }
+    }),
+    { numRuns: 3000 },
+  );
+  expect(served).toBeGreaterThan(1500);
+});
+
+/** Whether what is said of one that was not taken is so. */
+function isTrue(reason: string, one: Candidate, { all, demand, choosing }: Fleet): boolean {
+  const others = all.filter((other) => other !== one && !isOut(other, choosing));
+  switch (reason) {
+    case 'tried':
+      return choosing.tried.has(one.endpointId);
+    case 'resting':
+      return one.restMs > 0;
+    case 'circuit_open':
+      return one.circuit !== 'closed';
+    case 'on_trial':
+      return one.circuit !== 'closed' && one.onTrial;
+    case 'hung':
+      return one.hung;
+    case 'context_too_small':
+      return one.maxContext !== null && demand.textBytes > 4 * one.maxContext;
+    case 'at_capacity':
+      return one.room <= 0;
+    case 'overloaded': {
+      const told = forecastOf(one, outlookOf(all, demand));
+      return told !== null && told.waitMs > choosing.overflowMs && others.some(isLater(one));
+    }
+    case 'later_priority':
+      return others.some((other) => other.priority < one.priority);
+    default:
+      return one.status === reason;
+  }
+}
+
+const isLater =
+  ({ priority }: Candidate) =>
+  (other: Candidate) =>
+    other.priority > priority && other.room > 0;
+
+test('what is told of whoever was not taken is true, whatever is known of speeds and contexts', () => {
+  const seen = new Map<string, number>();
+  fc.assert(
+    fc.property(fleets(policy), seed, (fleet, from) => {
+      const choice = chooseFor(fleet.all, fleet.demand, { ...fleet.choosing, random: chance(from) });
+      for (const { candidate, reason } of judge(choice)) {
+        if (candidate === choice.chosen) expect(reason).toBeNull();
+        if (reason === null) continue;
+        expect([reason, isTrue(reason, candidate, fleet)]).toEqual([reason, true]);
+        seen.set(reason, (seen.get(reason) ?? 0) + 1);
+      }
+    }),
+    { numRuns: 4000 },
+  );
+  expect([...seen.keys()].sort()).toEqual(
+    [
+      'at_capacity',
+      'circuit_open',
+      'context_too_small',
+      'draining',
+      'error',
+      'hung',
+      'later_priority',
+      'offline',
+    ]
+      .concat('on_trial', 'overloaded', 'pending', 'quarantined', 'resting', 'tried')
+      .sort(),
+  );
+});
+
+test('whoever is told no reason could have been chosen: by chance, in proportion to its weight, each of them is', () => {
+  let several = 0;
+  fc.assert(
+    fc.property(fleets(fc.constant<PolicyName>('weighted')), ({ all, demand, choosing }) => {
+      const of = (draw: number) =>
+        chooseFor(all, demand, { ...choosing, mayExplore: false, random: () => draw });
+      const choice = of(0);
+      const { chosen, trial } = choice;
+      // A trial is nobody's chance, and the last resort is not taken by chance.
+      if (chosen === undefined || trial || chosen.circuit !== 'closed') return;
+      const couldBe = judge(choice).flatMap(({ candidate, reason }) => (reason === null ? [candidate] : []));
+      // The least weight is a 36th of the most that six can have.
+      const taken = new Set(Array.from({ length: 73 }, (_, i) => of(i / 73).chosen));
+      expect(couldBe.filter((one) => !taken.has(one))).toEqual([]);
+      expect(taken.size).toBe(couldBe.length);
+      if (couldBe.length > 1) several += 1;
+    }),
+    { numRuns: 1000 },
+  );
+  expect(several).toBeGreaterThan(50);
 });

@@ -1,7 +1,8 @@
+import { afterSuccess } from '../machines/circuit.js';
 import { type EvidenceEvent, ofModel } from '../machines/endpoint.js';
 import type { LeaseTable } from './leases.js';
 import { actorNamed, names, type System } from './names.js';
-import type { Roster } from './roster.js';
+import type { EndpointFacts, Roster } from './roster.js';
 
 export interface EvidenceDeps {
   system: () => System;
@@ -20,6 +21,8 @@ export function tellEvidence(
 ): void {
   const { modelId, what } = evidence;
   const endpoint = actorNamed(system(), names.endpoint(endpointId));
+  // One more success after many says nothing.
+  if (what === 'success' && evidence.sample === null && isSettled(roster.facts(endpointId), modelId)) return;
   if (what === 'success' || what === 'rest') {
     endpoint?.send(evidence);
     return;
@@ -33,4 +36,9 @@ export function tellEvidence(
   else if (!wasModelOpen && ofModel(after.modelCircuits, modelId)?.state === 'open') {
     leases.moveWaiting(endpointId, 'the circuit of its model opened', modelId);
   }
+}
+
+/** Nothing but successes is known, as far back as anything is. */
+function isSettled({ circuit, modelCircuits }: EndpointFacts, modelId: string): boolean {
+  return afterSuccess(circuit) === circuit && ofModel(modelCircuits, modelId) === undefined;
 }

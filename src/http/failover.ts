@@ -64,6 +64,7 @@ const ELSEWHERE: ReadonlySet<number> = new Set([408, 409, 425, 429, 500, 502, 50
 /** A retry that the budget does not allow waits so long for it, or for proof that the next endpoint is well. */
 const BUDGET_PATIENCE_MS = 1000;
 const BUDGET_LOOK_MS = 25;
+const LEARN_EVERY_MS = 5;
 /** Bodies that are kept for another endpoint, all together. */
 const MOST_KEPT_BYTES = 512 * 1024 * 1024;
 
@@ -345,7 +346,7 @@ export function failoverOf(deps: FailoverDeps) {
     if (what === null) return;
     const { firstByteMs, outputTokens } = seen;
     let sample: SpeedSample | null = null;
-    if (what === 'success' && firstByteMs !== null) {
+    if (what === 'success' && firstByteMs !== null && isNews(turn, mono)) {
       const ahead = lease.ahead + foreign;
       const others = beside + foreign;
       sample = { ...asked, cachedBytes, ahead, beside: others, firstByteMs, durationMs, outputTokens, mono };
@@ -353,6 +354,12 @@ export function failoverOf(deps: FailoverDeps) {
     const event: EvidenceEvent = { type: 'evidence', modelId, what, mono, chance: random(), restMs, sample };
     // Registered late, it may have got another id meanwhile.
     tellEvidence(evidence, books.resolve(endpointId), event);
+  }
+
+  /** More samples in so short a time say nothing more; but that a cold model has answered is worth knowing. */
+  function isNews({ endpointId, modelId, asked }: Turn, mono: number): boolean {
+    const known = ofModel(roster.facts(endpointId).paces, modelId);
+    return asked.cold || known === undefined || mono - known.speed.measuredAt >= LEARN_EVERY_MS;
   }
 
   /** Nobody is asked any more: the last answer of an endpoint as it was, or an error that names who was tried. */

@@ -2,8 +2,8 @@
 export interface Curve {
   /** What was met, in buckets of the number; null for one that never was. */
   readonly points: readonly (Point | null)[];
-  /** The value at 0, 1, 2 … requests, never falling; empty before the first sample. */
-  readonly table: readonly number[];
+  /** The value at 0, 1, 2 … requests, never falling: made when it is first looked at. */
+  table: Float64Array | null;
 }
 
 interface Point {
@@ -15,14 +15,14 @@ interface Point {
 
 /** Buckets begin at these numbers. */
 const BUCKETS = [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48];
-const TABLE = 65;
+const TABLE = 64;
 const WEIGHT = 0.1;
 /** What is off by more than this factor is no chance, and that much of it a change of the whole machine. */
 const CHANCE = 1.5;
 const DRIFT = 0.25;
 const MOST_SURPRISE = 8;
 
-export const NO_CURVE: Curve = { points: BUCKETS.map(() => null), table: [] };
+export const NO_CURVE: Curve = { points: BUCKETS.map(() => null), table: null };
 
 /**
  * The curve after a sample at `at` requests. With `drifts` what it surprises by moves all of the curve a little: a machine
@@ -33,20 +33,25 @@ export function withSample(curve: Curve, at: number, value: number, drifts: bool
   const before = curve.points[bucket] ?? null;
   const weight = before === null ? 1 : Math.max(WEIGHT, 1 / (before.samples + 1));
   const drift = drifts && before !== null ? driftOf(value / before.value) : 1;
-  const points = curve.points.map((point, i) => {
-    if (i === bucket) return moved(before, at, value, weight);
-    return point === null || drift === 1 ? point : { ...point, value: point.value * drift };
-  });
-  return { points, table: tableOf(points.filter((point) => point !== null)) };
+  const points =
+    drift === 1
+      ? curve.points.slice()
+      : curve.points.map((point) => (point === null ? null : { ...point, value: point.value * drift }));
+  points[bucket] = moved(before, at, value, weight);
+  return { points, table: null };
 }
 
 /** The value at so many requests; null before the first sample. */
-export function valueAt({ table }: Curve, at: number): number | null {
-  if (table.length === 0) return null;
-  const last = table.length - 1;
-  if (at <= last) return table[Math.max(0, at | 0)] as number;
+export function valueAt(curve: Curve, at: number): number | null {
+  if (curve.table === null) {
+    const points = curve.points.filter((point) => point !== null);
+    if (points.length === 0) return null;
+    curve.table = tableOf(points);
+  }
+  const { table } = curve;
+  if (at < TABLE) return table[Math.max(0, at | 0)] as number;
   // Past the table every request more takes its share.
-  return ((table[last] as number) * (at + 1)) / (last + 1);
+  return ((table[TABLE - 1] as number) * (at + 1)) / TABLE;
 }
 
 function moved(before: Point | null, at: number, value: number, weight: number): Point {
@@ -75,7 +80,7 @@ function bucketOf(at: number): number {
  * Between two points a straight line, and never falling. Below the first one a little hope; past the last one as if the
  * machine did nothing at the same time.
  */
-function tableOf(points: Point[]): number[] {
+function tableOf(points: Point[]): Float64Array {
   const rising: Point[] = [];
   let most = 0;
   for (const point of points) {
@@ -85,14 +90,14 @@ function tableOf(points: Point[]): number[] {
   const first = rising[0] as Point;
   const last = rising[rising.length - 1] as Point;
   const slope = slopeAfter(rising);
-  const table: number[] = [];
+  const table = new Float64Array(TABLE);
   let next = 0;
   for (let at = 0; at < TABLE; at += 1) {
     while (next < rising.length && (rising[next] as Point).at < at) next += 1;
     const above = rising[next];
-    if (above === undefined) table.push(last.value + slope * (at - last.at));
-    else if (next === 0) table.push(first.value * Math.sqrt((at + 1) / (above.at + 1)));
-    else table.push(between(rising[next - 1] as Point, above, at));
+    if (above === undefined) table[at] = last.value + slope * (at - last.at);
+    else if (next === 0) table[at] = first.value * Math.sqrt((at + 1) / (above.at + 1));
+    else table[at] = between(rising[next - 1] as Point, above, at);
   }
   return table;
 }

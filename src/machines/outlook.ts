@@ -1,6 +1,16 @@
 import { type Candidate, worthOf } from './candidate.js';
 import { type Demand, unreadBytes } from './demand.js';
-import { type Forecast, forecast, isMeasured, type Speed, totalMs } from './speed.js';
+import {
+  decodeMs,
+  type Forecast,
+  forecast,
+  isMeasured,
+  loadMs,
+  prefillMs,
+  type Speed,
+  totalMs,
+  waitMs,
+} from './speed.js';
 
 /** What the forecasts for one request rest on. */
 export interface Outlook {
@@ -11,7 +21,7 @@ export interface Outlook {
   peer: Speed | null;
 }
 
-/** A model that is pushed out of memory is loaded again soon, and pushes out another one: so many loads for one. */
+/** A model that is pushed out of memory is loaded again soon, and pushes out another one: so many loads more. */
 const DISPLACING = 3;
 
 export function outlookOf(candidates: readonly Candidate[], demand: Demand): Outlook {
@@ -40,15 +50,24 @@ export function forecastOf(candidate: Candidate, { demand, tokens }: Outlook): F
  * much hope.
  */
 export function costOf(candidate: Candidate, { demand, tokens, peer }: Outlook): number {
-  const { speed, active, displaces } = candidate;
+  const { speed, active } = candidate;
   const worth = worthOf(candidate);
-  if (isMeasured(speed)) {
-    const told = forecastAs(speed, candidate, demand, tokens);
-    return (totalMs(told) + (displaces ? DISPLACING * told.loadMs : 0)) / worth;
-  }
+  if (isMeasured(speed)) return costAs(speed, candidate, demand, tokens) / worth;
   // Hope is for the first: until it has answered nobody knows how many it can take.
-  if (peer !== null) return ((active + 1) * totalMs(forecastAs(peer, candidate, demand, tokens))) / worth;
-  return (active + 1) / worth;
+  return ((active + 1) * (peer === null ? 1 : costAs(peer, candidate, demand, tokens))) / worth;
+}
+
+/** The total of the forecast, summed without making one: with hundreds of endpoints that is most of choosing. */
+function costAs(speed: Speed, candidate: Candidate, demand: Demand, tokens: number): number {
+  const { active, foreign, overdueMs } = candidate;
+  const others = active + foreign;
+  const unread = demand.pin === null ? demand.promptBytes : unreadBytes(demand, candidate.endpointId);
+  const running = waitMs(speed, others) + prefillMs(speed, unread) + decodeMs(speed, others, tokens);
+  return running + overdueMs + (candidate.cold ? loadCost(speed, candidate) : 0);
+}
+
+function loadCost(speed: Speed, { loadingMs, displaces }: Candidate): number {
+  return Math.max(0, loadMs(speed) - loadingMs) * (displaces ? 1 + DISPLACING : 1);
 }
 
 function forecastAs(speed: Speed, candidate: Candidate, demand: Demand, tokens: number): Forecast {

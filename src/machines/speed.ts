@@ -86,15 +86,31 @@ export function forecast(
   cold: boolean,
 ): Forecast {
   return {
-    waitMs: valueAt(speed.wait, others) ?? 0,
-    loadMs: cold ? (speed.loadMs ?? UNKNOWN_LOAD_MS) : 0,
-    prefillMs: speed.prefill === null ? 0 : unread / speed.prefill,
-    decodeMs: tokens * (valueAt(speed.token, others) ?? 0),
+    waitMs: waitMs(speed, others),
+    loadMs: cold ? loadMs(speed) : 0,
+    prefillMs: prefillMs(speed, unread),
+    decodeMs: decodeMs(speed, others, tokens),
   };
 }
 
-export function totalMs({ waitMs, loadMs, prefillMs, decodeMs }: Forecast): number {
-  return waitMs + loadMs + prefillMs + decodeMs;
+export function waitMs({ wait }: Speed, others: number): number {
+  return valueAt(wait, others) ?? 0;
+}
+
+export function loadMs(speed: Speed): number {
+  return speed.loadMs ?? UNKNOWN_LOAD_MS;
+}
+
+export function prefillMs({ prefill }: Speed, unread: number): number {
+  return prefill === null ? 0 : unread / prefill;
+}
+
+export function decodeMs({ token }: Speed, others: number, tokens: number): number {
+  return tokens * (valueAt(token, others) ?? 0);
+}
+
+export function totalMs(told: Forecast): number {
+  return told.waitMs + told.loadMs + told.prefillMs + told.decodeMs;
 }
 
 /** Whether anything was learned of it. */
@@ -106,12 +122,12 @@ export function isMeasured({ measuredAt }: Speed): boolean {
 function withFirstByte(speed: Speed, sample: SpeedSample): Speed {
   const { promptBytes, cachedBytes, cold, ahead, firstByteMs } = sample;
   const unread = Math.max(0, promptBytes - cachedBytes);
-  const reading = speed.prefill === null ? 0 : unread / speed.prefill;
-  if (cold) return withLoad(speed, firstByteMs - (valueAt(speed.wait, ahead) ?? 0) - reading);
+  const reading = prefillMs(speed, unread);
+  if (cold) return withLoad(speed, firstByteMs - waitMs(speed, ahead) - reading);
   const isLong = sample.stream && unread >= LONG_PROMPT_BYTES;
   // Beside others a long prompt tells of waiting, if it is known how fast it is read.
   if (isLong && firstByteMs > 0 && (ahead === 0 || speed.prefill === null)) {
-    const took = firstByteMs - Math.min(firstByteMs / 2, valueAt(speed.wait, ahead) ?? 0);
+    const took = firstByteMs - Math.min(firstByteMs / 2, waitMs(speed, ahead));
     return { ...speed, prefill: mean(speed.prefill, unread / took) };
   }
   return { ...speed, wait: withSample(speed.wait, ahead, Math.max(0, firstByteMs - reading), false) };
@@ -122,9 +138,8 @@ function withWhole(speed: Speed, sample: SpeedSample): Speed {
   if (!sample.cold) return speed;
   const { promptBytes, cachedBytes, ahead, beside, durationMs, outputTokens } = sample;
   const unread = Math.max(0, promptBytes - cachedBytes);
-  const { waitMs, prefillMs } = forecast(speed, ahead, unread, 0, false);
-  const writing = (outputTokens ?? 0) * (valueAt(speed.token, beside) ?? 0);
-  return withLoad(speed, durationMs - waitMs - prefillMs - writing);
+  const writing = decodeMs(speed, beside, outputTokens ?? 0);
+  return withLoad(speed, durationMs - waitMs(speed, ahead) - prefillMs(speed, unread) - writing);
 }
 
 function withLoad(speed: Speed, took: number): Speed {
@@ -140,8 +155,8 @@ function withTokens(speed: Speed, sample: SpeedSample, tokens: number): Curve {
   // Loading and writing cannot be told apart.
   if (cold) return speed.token;
   const unread = Math.max(0, promptBytes - cachedBytes);
-  const { waitMs, prefillMs } = forecast(speed, ahead, unread, 0, false);
-  const writing = Math.max(LEAST_WRITING * durationMs, durationMs - waitMs - prefillMs);
+  const before = waitMs(speed, ahead) + prefillMs(speed, unread);
+  const writing = Math.max(LEAST_WRITING * durationMs, durationMs - before);
   return withSample(speed.token, beside, writing / tokens, true);
 }
 
