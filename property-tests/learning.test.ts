@@ -11,7 +11,7 @@ const box: fc.Arbitrary<Box> = fc
   .record({
     wait: fc.integer({ min: 10, max: 200 }),
     waitEach: fc.nat(200),
-    token: fc.integer({ min: 5, max: 50 }),
+    token: fc.integer({ min: 20, max: 80 }),
     growth: fc.double({ min: 0, max: 1, noNaN: true }),
     prefill: fc.integer({ min: 8, max: 24 }),
     loadMs: fc.integer({ min: 2000, max: 20_000 }),

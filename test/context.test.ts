@@ -36,7 +36,7 @@ function withPicture(bytes: number, picture: number): object {
 }
 
 test('a prompt that no endpoint can hold is refused by the largest context, sent nowhere and in no row', async () => {
-  const server = await holding(100, 200);
+  const server = await holding(100, 200, 150);
   const reply = await server.send('POST', CHAT, ofBytes(1601));
   expect([reply.status, reply.json.error.code, reply.json.error.type]).toEqual([
     400,
@@ -45,7 +45,7 @@ test('a prompt that no endpoint can hold is refused by the largest context, sent
   ]);
   expect(reply.json.error.message).toContain('200 tokens');
   expect(reply.headers.get('x-troupe-attempts')).toBe('0');
-  expect(server.asked()).toEqual([0, 0]);
+  expect(server.asked()).toEqual([0, 0, 0]);
   expect(await server.rows()).toBe(0);
 });
 

@@ -1,6 +1,7 @@
 import { timestamp } from '../clock.js';
 import type { BoxContext } from '../machines/box.js';
 import { type Circuit, failureRate } from '../machines/circuit.js';
+import { valueAt } from '../machines/curve.js';
 import type { EndpointContext } from '../machines/endpoint.js';
 import type { EndpointsContext } from '../machines/endpoints.js';
 import type { LedgerContext } from '../machines/ledger.js';
@@ -9,6 +10,9 @@ import type { Ring } from '../machines/ring.js';
 import type { RootContext } from '../machines/root.js';
 import type { TpsState } from '../machines/tps.js';
 import type { TreeDeps } from './tree.js';
+
+/** Models whose learned speed is in an endpoint's summary. */
+const LEARNED_SHOWN = 4;
 
 type Describe = (context: never, deps: TreeDeps) => object;
 
@@ -78,6 +82,7 @@ const DESCRIPTIONS: Record<string, Describe> = {
     models: context.models.length,
     models_in_memory: context.loaded?.length ?? null,
     load: loadIn(context),
+    learned: learnedIn(context),
     circuit: {
       state: context.circuit.state,
       failures_in_a_row: context.circuit.streak,
@@ -97,6 +102,25 @@ const DESCRIPTIONS: Record<string, Describe> = {
 
 export function describe(kind: string, snapshot: { context?: unknown }, deps: TreeDeps): object {
   return DESCRIPTIONS[kind]?.(snapshot.context as never, deps) ?? {};
+}
+
+/** Of the models that answered last, how fast they do when nothing else is there: ms, tokens and prompt bytes. */
+function learnedIn({ paces }: EndpointContext): object[] {
+  return Object.entries(paces)
+    .sort(([, a], [, b]) => b.speed.measuredAt - a.speed.measuredAt)
+    .slice(0, LEARNED_SHOWN)
+    .map(([modelId, { speed }]) => ({
+      model: short(modelId).slice(0, 80),
+      first_byte_ms: rounded(valueAt(speed.wait, 0)),
+      token_ms: rounded(valueAt(speed.token, 0)),
+      prefill_bytes_per_ms: rounded(speed.prefill),
+      load_ms: rounded(speed.loadMs),
+      output_tokens: rounded(speed.answers === 0 ? null : speed.answerTokens),
+    }));
+}
+
+function rounded(value: number | null): number | null {
+  return value === null ? null : Math.round(100 * value) / 100;
 }
 
 /** What its engine told at the newest check; null where it does not tell. */

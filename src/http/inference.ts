@@ -5,6 +5,7 @@ import { isTold, type Refusal } from '../access/rate-limits.js';
 import { digestOf } from '../access/tokens.js';
 import { localDate } from '../clock.js';
 import { timeOrderedId } from '../ids.js';
+import type { ApiKind } from '../machines/records.js';
 import { ClientRequest, type InferenceRoute, type Phase } from './client-request.js';
 import type { Discovery } from './discovery.js';
 import { ApiError } from './errors.js';
@@ -212,13 +213,13 @@ export function inferenceOf(deps: InferenceDeps): Inference {
   }
 
   /** An estimate only steers; what no endpoint can hold is refused before anybody is asked. */
-  function refuseTooLong({ wanted }: ClientRequest): void {
+  function refuseTooLong({ wanted, accepted }: ClientRequest): void {
     const largest = house.chooser.surelyExceeds(wanted);
     if (largest === null) return;
     throw new ApiError(
       'context_too_long',
       `the prompt is longer than any endpoint of the model ${JSON.stringify(wanted.model)} can hold: the largest context there is has ${largest} tokens`,
-      { param: 'messages' },
+      { param: PROMPT_OF[accepted.route.kind] },
     );
   }
 
@@ -310,6 +311,15 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     },
   };
 }
+
+/** Where a request of that kind has its prompt. */
+const PROMPT_OF: Record<ApiKind, string> = {
+  chat_completions: 'messages',
+  completions: 'prompt',
+  embeddings: 'input',
+  responses: 'input',
+  messages: 'messages',
+};
 
 const NO_HEADERS: string[] = [];
 const NOTHING_TAKEN = () => {};

@@ -94,9 +94,12 @@ export function choose(
   const { tier, best, trials } = bestOf(candidates, demand, tried);
   const outlook = outlookOf(best, demand);
   const able = firstWithRoom(best, outlook, choosing);
-  // An endpoint in `error` is no trial while another is online. A retry is none either, but as a last resort.
+  // One in `error` has no trial while another is online, nor one of a later priority while it is not needed. A retry is
+  // none either, but as a last resort.
   const nobodyOnline = tier < 0 || tier >= IN_ERROR;
-  const trial = trials.find(({ status }) => status === 'online') ?? (nobodyOnline ? trials[0] : undefined);
+  const served = able[0]?.priority ?? Number.POSITIVE_INFINITY;
+  const isDue = ({ status, priority }: Candidate) => status === 'online' && priority <= served;
+  const trial = trials.find(isDue) ?? (nobodyOnline ? firstOf(trials) : undefined);
   const isTrial = trial !== undefined && (tried.size === 0 || tier < 0 || tier === LAST_RESORT);
   const stale = isTrial || !choosing.mayExplore ? undefined : longestUnmeasured(able, choosing.mono);
   const chosen = isTrial
@@ -246,6 +249,11 @@ function slotWaitOf(candidate: Candidate, outlook: Outlook, ahead: number): numb
   return told === null
     ? Number.POSITIVE_INFINITY
     : ((ahead + 1) * totalMs(told)) / Math.max(1, candidate.active);
+}
+
+/** The one of the first priority. */
+function firstOf(candidates: readonly Candidate[]): Candidate | undefined {
+  return candidates.find(({ priority }) => candidates.every((other) => priority <= other.priority));
 }
 
 /** Ascending. */
