@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { newEndpointSeed } from '../src/actors/books.js';
-import { NO_CURVE, valueAt, withSample } from '../src/machines/curve.js';
+import { Curve } from '../src/machines/curve.js';
 import { afterEvidence, type EndpointContext, nothingLearned, ofModel } from '../src/machines/endpoint.js';
 import { forecast, isMeasured, learnSpeed, NEW_SPEED, type Speed, totalMs } from '../src/machines/speed.js';
 import { type Asking, answerOf, type Box, boxOf, chance, learned, samples, takes } from './support/boxes.js';
@@ -181,10 +181,10 @@ test('a curve goes through what was met exactly, and rises at every step of its 
   fc.assert(
     fc.property(points, alone, growth, (met, aloneMs, more) => {
       const { tokenMs } = boxOf(aloneMs, more);
-      const curve = met.reduce((known, at) => withSample(known, at, tokenMs(at), false), NO_CURVE);
-      for (const at of met) expect(valueAt(curve, at)).toBeCloseTo(tokenMs(at), 6);
+      const curve = met.reduce((known, at) => known.with(at, tokenMs(at), false), new Curve());
+      for (const at of met) expect(curve.valueAt(at)).toBeCloseTo(tokenMs(at), 6);
       for (let n = 0; n < 200; n += 1) {
-        const [less, next] = [valueAt(curve, n) as number, valueAt(curve, n + 1) as number];
+        const [less, next] = [curve.valueAt(n) as number, curve.valueAt(n + 1) as number];
         expect(less).toBeGreaterThan(0);
         expect(less).toBeLessThanOrEqual(next * (1 + 1e-12));
       }
@@ -195,8 +195,8 @@ test('a curve goes through what was met exactly, and rises at every step of its 
 test('beside fewer than were ever met it hopes for less time, and beside more it expects each to take its share', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 24 }), alone, (at, took) => {
-      const curve = withSample(NO_CURVE, at, took, true);
-      const value = (n: number) => valueAt(curve, n) as number;
+      const curve = new Curve().with(at, took, true);
+      const value = (n: number) => curve.valueAt(n) as number;
       expect(value(0)).toBeLessThan(took);
       expect(value(0)).toBeGreaterThanOrEqual(took / (at + 1));
       expect(value(2 * at + 1)).toBeCloseTo(2 * took, 6);

@@ -177,6 +177,7 @@ class World {
       sentAt: this.now,
       allowanceMs,
       expectedMs: null,
+      stream: true,
       abort: () => {
         this.aborted.push(one);
         if (one.closes) this.close(one);

@@ -10,7 +10,7 @@ const gap = fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 9 }), fc.integer(
 const back = fc.nat(8);
 
 type Step = { gap: number } & (
-  | { do: 'open'; id: string; modelId: string; expectedMs: number | null }
+  | { do: 'open'; id: string; modelId: string; stream: boolean; expectedMs: number | null }
   | { do: 'answered' | 'touch' | 'close'; back: number }
   | { do: 'forget'; id: string }
   | { do: 'rename'; from: string; to: string }
@@ -28,6 +28,7 @@ const stepOf = (renames: boolean): fc.Arbitrary<Step> =>
         gap,
         id,
         modelId: fc.constantFrom(...MODELS),
+        stream: fc.boolean(),
         expectedMs: fc.option(fc.nat(300)),
       }),
     },
@@ -79,9 +80,9 @@ class World {
       .sort((a, b) => a.openedAt - b.openedAt);
   }
 
-  /** How many others there were on average since its first byte, or since it was sent, moment by moment. */
+  /** How many others there were on average since a stream's first byte, or since it was sent, moment by moment. */
   beside(one: Known): number {
-    const since = one.answeredAt ?? one.openedAt;
+    const since = one.options.stream && one.answeredAt !== null ? one.answeredAt : one.openedAt;
     if (this.now === since) return one.ahead;
     const together = this.leases
       .filter((other) => other !== one && other.at === one.at)
@@ -92,7 +93,7 @@ class World {
   }
 
   #run(step: Step): void {
-    if (step.do === 'open') this.#open(step.id, step.modelId, step.expectedMs);
+    if (step.do === 'open') this.#open(step);
     else if (step.do === 'forget') this.table.forget(step.id);
     else if (step.do === 'rename') {
       this.table.rename(step.from, step.to);
@@ -111,12 +112,13 @@ class World {
     } else if (one.closedAt === null && one.answeredAt !== null) one.lease.touch(this.now);
   }
 
-  #open(endpointId: string, modelId: string, expectedMs: number | null): void {
+  #open({ id: endpointId, modelId, stream, expectedMs }: Step & { do: 'open' }): void {
     const ahead = this.at(endpointId).length;
     const options: LeaseOptions = {
       endpointId,
       modelId,
       trial: false,
+      stream,
       sentAt: this.now,
       allowanceMs: 1e9,
       expectedMs,
@@ -205,6 +207,7 @@ test('a forgotten endpoint counts what is in flight there to its end, and whoeve
       endpointId: 'a',
       modelId: 'm',
       trial: true,
+      stream: true,
       sentAt: now,
       allowanceMs: 1,
       expectedMs: null,

@@ -146,8 +146,11 @@ test('a request that waits elsewhere makes an endpoint no choice while another w
   box?.faults.next.push({ kind: 'hang' });
   const held = server.chat(MODEL, { user: 'held' });
   await until(() => box?.active === 1, 5000, 'the request that is held');
-  // It is later than was predicted by more than the other one needs.
+  // It is late by about what the other one needs.
   await until(async () => (await explain(server)).choice === server.ids[1], 5000, 'the other one');
+  const { of } = await explain(server);
+  expect(of(server.ids[0])).toMatchObject({ eligible: true, reason: null });
+  expect(of(server.ids[0]).parts.wait_ms).toBeGreaterThan(50);
   await server.chat(MODEL);
   expect(box?.active).toBe(1);
   box?.release();

@@ -96,8 +96,9 @@ test('the header says more of a session than the body does, and a session in one
   expect(new Set(homes).size).toBeGreaterThan(1);
 });
 
-test('a system prompt that all share pins nobody', async () => {
+test('a system prompt that all share pins nobody, even where it was sent alone', async () => {
   const { server } = await three();
+  await sent(server, { messages: [system] });
   const homes = await inTurn(NAMES, (name) => sent(server, { messages: [system, user(`Question ${name}`)] }));
   expect(new Set(homes).size).toBeGreaterThan(1);
 });

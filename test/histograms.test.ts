@@ -128,17 +128,17 @@ test('hours that are too old go in slices, and what a start reads stays the same
   expect(before).toMatchObject([{ total_requests: 40 }]);
 });
 
-test('a server forgets hours of more than 30 days ago, and shows what it showed', async () => {
+test('a server forgets hours of more than eight days ago, and shows what it showed', async () => {
   const { store, db, dataDir } = await newStore('e');
   const books = booksOf('e');
   const now = Date.now();
-  for (const days of [40, 31, 29, 0]) books.append(measured('e', now - days * 24 * HOUR_MS));
+  for (const days of [40, 9, 7, 0]) books.append(measured('e', now - days * 24 * HOUR_MS));
   await write(store, books);
   const hours = async () => [...new Set((await rows(db)).map(({ hour }) => hour))];
   expect(await hours()).toHaveLength(5);
   const server = await startLocal({ dataDir });
   await until(async () => (await hours()).length === 3);
-  expect(await hours()).toEqual([0, hourOf(now - 29 * 24 * HOUR_MS), hourOf(now)]);
+  expect(await hours()).toEqual([0, hourOf(now - 7 * 24 * HOUR_MS), hourOf(now)]);
   const shown = (await server.get('/api/dashboard/model-stats')).json;
   expect(shown).toEqual(modelStats(books, '2026-01-15'));
 });

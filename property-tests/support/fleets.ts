@@ -2,6 +2,8 @@ import fc from 'fast-check';
 import type { Candidate } from '../../src/machines/candidate.js';
 import { type Choosing, choose, PLAINLY } from '../../src/machines/choose.js';
 import type { Demand } from '../../src/machines/demand.js';
+import { forecastOf, type Outlook } from '../../src/machines/outlook.js';
+import { forecast } from '../../src/machines/speed.js';
 import { speeds } from './boxes.js';
 import { PLAIN } from './candidates.js';
 
@@ -65,6 +67,7 @@ const demands: fc.Arbitrary<Demand> = fc
     more: fc.constantFrom(0, 0, 50_000),
     stream: fc.boolean(),
     maxTokens: fc.constantFrom(null, 1, 100),
+    room: fc.constantFrom(0, 0, 1, 100),
     pin: fc.option(fc.record({ endpointId: fc.constantFrom('e0', 'e1', 'gone'), bytes: fc.nat(2000) })),
   })
   .map(({ more, ...one }) => ({ ...one, promptBytes: one.textBytes + more }));
@@ -99,6 +102,18 @@ export function fleets(policy: fc.Arbitrary<Choosing['policy']>): fc.Arbitrary<F
 /** Who may serve at all, whatever the others are like. */
 export function isOut({ endpointId, status, restMs }: Candidate, { tried }: Choosing): boolean {
   return tried.has(endpointId) || (status !== 'online' && status !== 'error') || restMs > 0;
+}
+
+/** Whether the prompt fits beside its answer, at four bytes a token; what is base64 is no text. */
+export function holds({ maxContext }: Candidate, { textBytes, room }: Demand): boolean {
+  return maxContext === null || textBytes <= 4 * (maxContext - room);
+}
+
+/** How much longer a request waits there for its first byte than where nobody is; nothing known is no time, ms. */
+export function waitAt(one: Candidate, outlook: Outlook): number {
+  const told = forecastOf(one, outlook);
+  if (told === null || one.active + one.foreign === 0) return 0;
+  return Math.max(0, told.waitMs - forecast(one.speed, 0, 0, 0, false).waitMs);
 }
 
 /** Everybody who is chosen by some chance, of a policy that draws only among equals. */

@@ -8,7 +8,7 @@ import type { Pins } from './pins.js';
 import type { Turns } from './turns.js';
 
 /** What is known of a request before it is looked where its conversation was. */
-export interface Wanted extends Omit<Demand, 'pin'> {
+export interface Wanted extends Omit<Demand, 'pin' | 'room'> {
   readonly model: string;
   /** What its sender says it belongs to. */
   readonly session: string | null;
@@ -33,6 +33,8 @@ export interface ChooserDeps {
 export interface Looking {
   tried?: ReadonlySet<string>;
   waitedMs?: number;
+  /** How many have their turn before it; those who wait for the model unless told. */
+  ahead?: number;
 }
 
 /** Looks at the endpoints of a model and says where a request is to go; remembers what later choices depend on. */
@@ -48,17 +50,18 @@ export class Chooser {
   }
 
   /** What the choice refers to is good until the next look. */
-  look(wanted: Wanted, { tried = NOWHERE, waitedMs = 0 }: Looking = {}): Choice {
-    const { catalogue, explorations, policy, overflowMs, random, mono, ahead } = this.#deps;
+  look(wanted: Wanted, { tried = NOWHERE, waitedMs = 0, ahead }: Looking = {}): Choice {
+    const { catalogue, explorations, policy, overflowMs, random, mono } = this.#deps;
     const { model } = wanted;
     const now = mono();
-    return choose(catalogue.candidates(model, now), this.demandOf(wanted), {
+    const candidates = catalogue.candidates(model, now);
+    return choose(candidates, this.#demandOf(wanted, candidates), {
       policy,
       random,
       tried,
       overflowMs,
       waitedMs,
-      ahead: ahead(model),
+      ahead: ahead ?? this.#deps.ahead(model),
       mono: now,
       mayExplore: policy === 'adaptive' && tried.size === 0 && explorations.mayExplore(model),
     });
@@ -67,7 +70,7 @@ export class Chooser {
   /** The choice of one endpoint that somebody has chosen. */
   only(candidate: Candidate, wanted: Wanted): Choice {
     const { policy, random } = this.#deps;
-    const choice = choose([candidate], this.demandOf(wanted), { ...PLAINLY, policy, random });
+    const choice = choose([candidate], this.#demandOf(wanted, [candidate]), { ...PLAINLY, policy, random });
     return { ...choice, chosen: candidate, trial: false };
   }
 
@@ -78,9 +81,9 @@ export class Chooser {
     const { endpointId, modelId, weight } = chosen;
     turns.note(modelId, endpointId, weight);
     if (tried.size === 0) explorations.note(wanted.model, explores);
-    const longest = wanted.prefixes[wanted.prefixes.length - 1];
-    if (longest !== undefined) {
-      pins.note(keyIn(wanted.model, longest.key), { endpointId, bytes: longest.bytes });
+    // All of it, and what a text that goes on from it shares with it.
+    for (const { key, bytes } of wanted.prefixes.slice(-2)) {
+      pins.note(keyIn(wanted.model, key), { endpointId, bytes });
     }
     if (wanted.session !== null) pins.note(keyIn(wanted.model, wanted.session), { endpointId, bytes: 0 });
   }
@@ -102,28 +105,38 @@ export class Chooser {
     this.#deps.pins.forget(endpointId);
   }
 
-  demandOf(wanted: Wanted): Demand {
-    const pin = this.#pinOf(wanted);
+  #demandOf(wanted: Wanted, candidates: readonly Candidate[]): Demand {
+    const { promptBytes, stream, maxTokens } = wanted;
     return {
-      promptBytes: wanted.promptBytes,
+      promptBytes,
       get textBytes() {
         return wanted.textBytes;
       },
-      stream: wanted.stream,
-      maxTokens: wanted.maxTokens,
-      pin,
+      stream,
+      maxTokens,
+      room: maxTokens === null ? 0 : roomFor(maxTokens, candidates),
+      pin: this.#pinOf(wanted, candidates),
     };
   }
 
-  /** Where the longest known beginning was, or the session. */
-  #pinOf({ model, prefixes, session }: Wanted): Pin | null {
+  /** Where the longest known beginning was, or the session, of those that may serve it now. */
+  #pinOf({ model, prefixes, session }: Wanted, candidates: readonly Candidate[]): Pin | null {
     const { pins } = this.#deps;
+    const serves = ({ endpointId }: Pin) =>
+      candidates.some((one) => one.endpointId === endpointId && one.status === 'online');
     for (let i = prefixes.length - 1; i >= 0; i -= 1) {
       const pin = pins.get(keyIn(model, (prefixes[i] as { key: string }).key));
-      if (pin !== undefined) return pin;
+      if (pin !== undefined && serves(pin)) return pin;
     }
-    return session === null ? null : (pins.get(keyIn(model, session)) ?? null);
+    const pin = session === null ? undefined : pins.get(keyIn(model, session));
+    return pin !== undefined && serves(pin) ? pin : null;
   }
+}
+
+/** The part of a context that an answer needs, as far as any endpoint has it: a wish for more says nothing of this one. */
+function roomFor(maxTokens: number, candidates: readonly Candidate[]): number {
+  const fits = ({ maxContext }: Candidate) => maxContext === null || maxContext > maxTokens;
+  return candidates.some(fits) ? maxTokens : 0;
 }
 
 const NOWHERE: ReadonlySet<string> = new Set();

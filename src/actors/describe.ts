@@ -1,7 +1,6 @@
 import { timestamp } from '../clock.js';
 import type { BoxContext } from '../machines/box.js';
 import { type Circuit, failureRate } from '../machines/circuit.js';
-import { valueAt } from '../machines/curve.js';
 import type { EndpointContext } from '../machines/endpoint.js';
 import type { EndpointsContext } from '../machines/endpoints.js';
 import type { LedgerContext } from '../machines/ledger.js';
@@ -12,7 +11,7 @@ import type { TpsState } from '../machines/tps.js';
 import type { TreeDeps } from './tree.js';
 
 /** Models whose learned speed is in an endpoint's summary. */
-const LEARNED_SHOWN = 4;
+const LEARNED_SHOWN = 2;
 
 type Describe = (context: never, deps: TreeDeps) => object;
 
@@ -110,9 +109,9 @@ function learnedIn({ paces }: EndpointContext): object[] {
     .sort(([, a], [, b]) => b.speed.measuredAt - a.speed.measuredAt)
     .slice(0, LEARNED_SHOWN)
     .map(([modelId, { speed }]) => ({
-      model: short(modelId).slice(0, 80),
-      first_byte_ms: rounded(valueAt(speed.wait, 0)),
-      token_ms: rounded(valueAt(speed.token, 0)),
+      model: short(modelId).slice(0, 40),
+      first_byte_ms: rounded(speed.wait.valueAt(0)),
+      token_ms: rounded(speed.token.valueAt(0)),
       prefill_bytes_per_ms: rounded(speed.prefill),
       load_ms: rounded(speed.loadMs),
       output_tokens: rounded(speed.answers === 0 ? null : speed.answerTokens),

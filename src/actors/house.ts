@@ -38,6 +38,8 @@ const GATHER_MS = 30;
 /** A tick that comes this late (a suspended machine) spreads the checks that piled up over a second. */
 const LATE_TICK_MS = 5000;
 const LATE_SPREAD_MS = 1000;
+/** What an engine tells of its load is good for so long. */
+const MOST_FOREIGN_MS = 30_000;
 
 export interface HouseDeps {
   clock: Clock;
@@ -131,7 +133,7 @@ export function buildHouse(deps: HouseDeps): House {
     ahead: (model) => waiting.ahead(model),
   });
   const waiting: WaitingRoom = new WaitingRoom({ chooser, catalogue, roster, system, mono });
-  const seeding = seedingOf({ ...deps, system });
+  const seeding = seedingOf({ ...deps, system, forget: (id) => chooser.forget(id) });
   const sweep = async () => {
     await deps.sweep();
     await seeding.sealOld();
@@ -140,19 +142,24 @@ export function buildHouse(deps: HouseDeps): House {
   const moment = () => ({ at: clock.now(), mono: clock.mono() });
   const today = () => localDate(clock.now());
 
-  const nextCheckAt = (id: string) => {
-    const interval = books.config(id)?.healthIntervalMs ?? deps.healthIntervalMs;
-    return clock.mono() + interval * (0.9 + 0.2 * random());
-  };
+  const intervalOf = (id: string) => books.config(id)?.healthIntervalMs ?? deps.healthIntervalMs;
+  const nextCheckAt = (id: string) => clock.mono() + intervalOf(id) * (0.9 + 0.2 * random());
 
-  function report(id: string, result: CheckResult, version = books.version(id), probe = false): void {
+  function report(
+    id: string,
+    result: CheckResult,
+    version = books.version(id),
+    probe = false,
+    inFlight = leases.count(id),
+  ): void {
     const before = roster.facts(id).health;
     actorNamed(system(), names.endpoint(id))?.send({
       type: 'checked',
       version,
       result,
       probe,
-      inFlight: leases.count(id),
+      // Told so seldom, what others have there says nothing of now.
+      inFlight: intervalOf(id) > MOST_FOREIGN_MS ? Number.POSITIVE_INFINITY : inFlight,
       at: clock.now(),
       nextCheckAt: nextCheckAt(id),
     });
@@ -163,9 +170,13 @@ export function buildHouse(deps: HouseDeps): House {
 
   async function checkNow(config: EndpointConfig, probe?: AbortSignal): Promise<CheckResult> {
     const version = books.version(config.id);
+    const before = leases.count(config.id);
     const result = await deps.check(config, roster.facts(config.id).engineType, probe);
     // A probe that was ended has nothing to say, least of all to the endpoint's next actor.
-    if (probe?.aborted !== true) report(config.id, result, version, probe !== undefined);
+    if (probe?.aborted === true) return result;
+    // Of ours those that were there at the start of the check may be in what it tells, and gone since.
+    const inFlight = Math.max(before, leases.count(config.id));
+    report(config.id, result, version, probe !== undefined, inFlight);
     return result;
   }
 

@@ -8,7 +8,7 @@ const RETENTION_EVERY_MS = 60_000;
 const SLICE_PAUSE_MS = 200;
 const SLICE_ROWS = 500;
 const MINUTES_KEPT = 2 * 24 * 60;
-const HOURS_KEPT = 30 * 24;
+const HOURS_KEPT = 8 * 24;
 const DECISIONS_KEPT = 10_000;
 const DAY_MS = 86_400_000;
 

@@ -2,7 +2,7 @@ import { Standing } from './standing.js';
 
 /** A request in flight at an endpoint. It is settled once; settling it again does nothing. */
 export interface Lease {
-  /** Others that were in flight there when it was sent, and on average since its first byte (or since then). */
+  /** Others that were in flight there when it was sent, and on average since then; of a stream since its first byte. */
   readonly ahead: number;
   beside(mono: number): number;
   /** Its first byte has come. */
@@ -18,6 +18,8 @@ export interface LeaseOptions {
   modelId: string;
   /** It is the trial of a half-open circuit. */
   trial: boolean;
+  /** Its answer comes piece by piece. */
+  stream: boolean;
   /** Monotonic, ms. */
   sentAt: number;
   /** How long it may wait for its first byte before the endpoint counts as hung; ms. */
@@ -59,6 +61,8 @@ export class LeaseTable {
         const now = there();
         if (now?.answer(options) !== true) return;
         noteByte(now, mono);
+        // An answer that comes as a whole is over with its first byte.
+        if (!options.stream) return;
         since = mono;
         sumThen = now.sum(mono);
       },

@@ -40,7 +40,7 @@ const PIN_BYTES = 192;
 
 /**
  * Pins by key, as many as fit into `maxBytes` of memory, by default 16 MiB; past that the one goes that was neither
- * noted nor got for longest. Keys are ASCII.
+ * noted nor got for longest. A key takes a byte a character, as most do.
  */
 export class Pins {
   readonly #maxBytes: number;

@@ -153,6 +153,8 @@ export function registryOf(deps: RegistryDeps): Registry {
         });
         if (newUrl) {
           leases.moveWaiting(id, 'its URL was changed');
+          // Another server has nothing of what this one read.
+          house.chooser.forget(id);
           deps.dropConnections(id);
         }
         house.waiting.pump();

@@ -18,6 +18,8 @@ export interface SeedingDeps {
   clock: Clock;
   system: () => System;
   unsavedFile: string;
+  /** An id that was given meanwhile is nobody's any more. */
+  forget: (endpointId: string) => void;
   /** Tables that opening had to make again: their metrics start at zero. */
   recreated: () => string[];
   log: Log;
@@ -258,7 +260,7 @@ export function seedingOf(deps: SeedingDeps): Seeding {
  * Endpoints found late. One of the same URL wins over what was registered meanwhile: its id stays and the counts
  * are joined; what the store does not know yet is stored with the next batch.
  */
-function lateEndpoints({ books, leases, system }: SeedingDeps, rows: StoredEndpoint[]): void {
+function lateEndpoints({ books, leases, system, forget }: SeedingDeps, rows: StoredEndpoint[]): void {
   const endpoints = actorNamed(system(), names.endpoints);
   const byUrl = new Map(books.configs().map((config) => [config.baseUrl, config]));
   for (const { config, seed } of rows) {
@@ -270,6 +272,7 @@ function lateEndpoints({ books, leases, system }: SeedingDeps, rows: StoredEndpo
     if (here !== undefined) {
       books.alias(here.id, config.id);
       leases.rename(here.id, config.id);
+      forget(here.id);
       endpoints?.send({ type: 'remove', id: here.id });
     }
     books.seedEndpoint(config, seed);

@@ -89,11 +89,22 @@ export interface Imported {
   unreadable: number;
 }
 
+/** What an endpoint of an earlier version does not say. */
+const SINCE_ADDED = {
+  weight: 1,
+  priority: 0,
+  maxContext: null,
+  modelsAllow: null,
+  modelsDeny: null,
+  modelSettings: {},
+};
+
 /** Endpoints that had no row get one; where their URL has one by now, the block is for that endpoint. */
 async function giveRows(provisional: EndpointConfig[], block: Block, store: Store): Promise<void> {
   if (provisional.length === 0) return;
   const stored = await store.seedEndpoints();
-  for (const config of provisional) {
+  for (const saved of provisional) {
+    const config = { ...SINCE_ADDED, ...saved };
     const there = stored.find((one) => one.config.baseUrl === config.baseUrl);
     if (there === undefined) await store.insertEndpoint(config, null, createdAtStart(config));
     else if (there.config.id !== config.id) renameEndpoint(block, config.id, there.config.id);

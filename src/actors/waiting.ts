@@ -123,16 +123,19 @@ export class WaitingRoom {
       .some(({ endpointId }) => roster.entry(endpointId)?.status === 'restarting');
   }
 
-  /** The first in turn for whom there is room: one who was somewhere already may have to wait for somebody else. */
+  /** The first in turn for whom there is room: one who was somewhere already, or asks for less, may find other room. */
   #beginOne(model: string): boolean {
     const { chooser, mono } = this.#deps;
-    let othersToo = true;
+    let smallest = Number.POSITIVE_INFINITY;
+    let ahead = 0;
     for (const id of turns(this.#queue(), model)) {
       const waiter = this.#waiters.get(id);
       const isNew = waiter?.tried.size === 0;
-      if (waiter === undefined || (isNew && !othersToo)) continue;
+      // Where one had no room a shorter prompt may fit elsewhere.
+      if (waiter === undefined || (isNew && waiter.wanted.promptBytes >= smallest)) continue;
       const { wanted, tried, since } = waiter;
-      const choice = chooser.look(wanted, { tried, waitedMs: mono() - since });
+      const choice = chooser.look(wanted, { tried, waitedMs: mono() - since, ahead });
+      ahead += 1;
       if (choice.chosen !== undefined) {
         this.#waiters.delete(id);
         this.#deadSince.delete(model);
@@ -141,7 +144,7 @@ export class WaitingRoom {
         waiter.begin(choice);
         return true;
       }
-      if (isNew) othersToo = false;
+      if (isNew) smallest = waiter.wanted.promptBytes;
       if (this.#isHopeless(waiter, choice.full)) waiter.giveUp('nobody');
     }
     return false;

@@ -27,6 +27,11 @@ export function prefixesOf(body: Buffer, [from, to]: [number, number]): Prefix[]
   return body[first] === BRACE ? messagesOf(body, from) : blocksOf(body, first, to - 1);
 }
 
+/** Whether they are prompts of their own and no conversation: several texts, or tokens. */
+export function isBatch(body: Buffer, [from]: [number, number]): boolean {
+  return body[from] !== QUOTE && body[skipSpace(body, from + 1)] !== BRACE;
+}
+
 function messagesOf(body: Buffer, from: number): Prefix[] {
   const ends: number[] = [];
   let count = 0;

@@ -81,11 +81,13 @@ export function dashboardRoutes({
       });
     }
     const nameOf = (id: string) => house.roster.config(id)?.name ?? id;
+    const isRefused = house.chooser.surelyExceeds(wanted) !== null;
     return {
-      choice: choice.chosen?.endpointId ?? null,
-      candidates: choice.candidates.map((candidate) =>
-        candidateRecord(candidate, reasonOf(candidate, choice), choice, nameOf),
-      ),
+      choice: isRefused ? null : (choice.chosen?.endpointId ?? null),
+      candidates: choice.candidates.map((candidate) => {
+        const reason = isRefused ? 'context_too_small' : reasonOf(candidate, choice);
+        return candidateRecord(candidate, reason, choice, nameOf);
+      }),
     };
   }
 

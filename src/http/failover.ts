@@ -17,7 +17,7 @@ import { type EvidenceEvent, ofModel } from '../machines/endpoint.js';
 import { forecastOf } from '../machines/outlook.js';
 import { type Asked, allowanceMs, NEW_PACE, type Pace } from '../machines/pace.js';
 import { type ApiKind, lastAttempt, type RequestRecord } from '../machines/records.js';
-import { type Forecast, type SpeedSample, totalMs } from '../machines/speed.js';
+import { type Forecast, firstByteMs, type SpeedSample, totalMs } from '../machines/speed.js';
 import type { Seen, Unsent } from './attempt.js';
 import { rewriteBody } from './body.js';
 import { type ClientRequest, logLine } from './client-request.js';
@@ -126,7 +126,8 @@ export function failoverOf(deps: FailoverDeps) {
       trial: choice.trial,
       sentAt: clock.mono(),
       allowanceMs: allowanceMs(pace, asked),
-      expectedMs: told === null ? null : told.waitMs + told.loadMs + told.prefillMs,
+      stream,
+      expectedMs: told === null ? null : firstByteMs(told, stream),
       abort: () => request.running?.end('the endpoint was removed', 'upstream_broken'),
       move: (reason) => {
         if (mayGoElsewhere(request)) request.running?.move(reason);
@@ -344,12 +345,21 @@ export function failoverOf(deps: FailoverDeps) {
     const mono = clock.mono();
     const { what, restMs } = verdictOf(end, seen, hung);
     if (what === null) return;
-    const { firstByteMs, outputTokens } = seen;
+    const { outputTokens } = seen;
     let sample: SpeedSample | null = null;
-    if (what === 'success' && firstByteMs !== null && isNews(turn, mono)) {
+    if (what === 'success' && seen.firstByteMs !== null && isNews(turn, mono)) {
       const ahead = lease.ahead + foreign;
       const others = beside + foreign;
-      sample = { ...asked, cachedBytes, ahead, beside: others, firstByteMs, durationMs, outputTokens, mono };
+      sample = {
+        ...asked,
+        cachedBytes,
+        ahead,
+        beside: others,
+        firstByteMs: seen.firstByteMs,
+        durationMs,
+        outputTokens,
+        mono,
+      };
     }
     const event: EvidenceEvent = { type: 'evidence', modelId, what, mono, chance: random(), restMs, sample };
     // Registered late, it may have got another id meanwhile.

@@ -15,10 +15,11 @@ for (const byte of Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 
 /**
  * The bytes of a body without what stands for pictures and sound: the data of strings that are data URLs, and strings
- * of more than 4096 bytes that look like base64 all through. Takes any bytes.
+ * of more than 4096 bytes that look like base64 all through. A character that is written as `\uXXXX` has two. Takes any
+ * bytes.
  */
 export function textBytesOf(body: Buffer): number {
-  let bytes = body.length;
+  let bytes = Math.max(0, body.length - ESCAPE_SPARES * escapesIn(body));
   let from = 0;
   for (let marks = 0; marks < MAX_MARKS; marks++) {
     const mark = body.indexOf(MARK, from);
@@ -31,6 +32,22 @@ export function textBytesOf(body: Buffer): number {
     from = end;
   }
   return bytes;
+}
+
+const BACKSLASH_U = Buffer.from('\\u');
+const ESCAPE_SPARES = 4;
+
+function escapesIn(body: Buffer): number {
+  let count = 0;
+  for (let at = body.indexOf(BACKSLASH_U); at !== -1; at = body.indexOf(BACKSLASH_U, at)) {
+    // From here on they come close together, if at all.
+    while (body[at] === BACKSLASH) {
+      if (body[at + 1] === 0x75) count += 1;
+      at += body[at + 1] === 0x75 ? 6 : 2;
+    }
+    at += 1;
+  }
+  return count;
 }
 
 /** Whether the string around `mark` begins as a data URL does. */

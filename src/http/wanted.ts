@@ -1,7 +1,7 @@
 import type { Wanted } from '../actors/chooser.js';
 import type { PolicyName } from '../machines/policies.js';
 import { BodyError, type RequestBody, scanBody } from './body.js';
-import { type Prefix, prefixesOf } from './conversation.js';
+import { isBatch, type Prefix, prefixesOf } from './conversation.js';
 import { ApiError } from './errors.js';
 import { keyOf } from './prefix-hash.js';
 import { textBytesOf } from './text-bytes.js';
@@ -32,7 +32,8 @@ export function wantedOf(
     model,
     promptBytes,
     get textBytes() {
-      textBytes ??= textBytesOf(body());
+      // How long the longest of several is nobody knows.
+      textBytes ??= turns !== null && isBatch(body(), turns) ? 0 : textBytesOf(body());
       return textBytes;
     },
     stream,

@@ -2,7 +2,7 @@ import { type Candidate, worthOf } from './candidate.js';
 import { type Demand, isProbablyLonger, NO_DEMAND } from './demand.js';
 import { forecastOf, type Outlook, outlookOf } from './outlook.js';
 import { leastOf, POLICIES, type PolicyName } from './policies.js';
-import { isMeasured, totalMs } from './speed.js';
+import { isMeasured, totalMs, waitMs } from './speed.js';
 
 /** Why a candidate was not taken into account. */
 export type Rejection =
@@ -36,7 +36,7 @@ export interface Choosing {
   tried: ReadonlySet<string>;
   /** A predicted wait past this many ms makes the next priority serve. */
   overflowMs: number;
-  /** How long the request has waited for its turn, ms, and how many wait before it. */
+  /** How long the request has waited for its turn, ms, and how many have theirs before it. */
   waitedMs: number;
   ahead: number;
   /** Monotonic, ms. */
@@ -57,10 +57,13 @@ export interface Choice {
   outlook: Outlook;
   candidates: readonly Candidate[];
   tried: ReadonlySet<string>;
-  /** Of what the policy had to choose from. */
+  /** Those who are equally well, and of these whom the policy had to choose from. */
+  best: readonly Candidate[];
   able: readonly Candidate[];
   trials: readonly Candidate[];
   tier: number;
+  /** The priority that serves, or is waited for. */
+  served: number;
   overflowMs: number;
 }
 
@@ -93,11 +96,10 @@ export function choose(
   const { policy, random, tried } = choosing;
   const { tier, best, trials } = bestOf(candidates, demand, tried);
   const outlook = outlookOf(best, demand);
-  const able = firstWithRoom(best, outlook, choosing);
+  const { able, served } = firstWithRoom(best, outlook, choosing);
   // One in `error` has no trial while another is online, nor one of a later priority while it is not needed. A retry is
   // none either, but as a last resort.
   const nobodyOnline = tier < 0 || tier >= IN_ERROR;
-  const served = able[0]?.priority ?? Number.POSITIVE_INFINITY;
   const isDue = ({ status, priority }: Candidate) => status === 'online' && priority <= served;
   const trial = trials.find(isDue) ?? (nobodyOnline ? firstOf(trials) : undefined);
   const isTrial = trial !== undefined && (tried.size === 0 || tier < 0 || tier === LAST_RESORT);
@@ -111,15 +113,17 @@ export function choose(
   return {
     policy,
     chosen,
-    trial: isTrial,
+    trial: chosen?.circuit === 'half_open' && !chosen.onTrial,
     explores: stale !== undefined,
     full: chosen === undefined && best.length > 0,
     outlook,
     candidates,
     tried,
+    best,
     able,
     trials,
     tier,
+    served,
     overflowMs: choosing.overflowMs,
   };
 }
@@ -130,16 +134,13 @@ export function judge(choice: Choice): Judged[] {
 }
 
 export function reasonOf(candidate: Candidate, choice: Choice): Rejection | null {
-  const { chosen, tried, able, trials, tier, outlook, overflowMs } = choice;
+  const { chosen, tried, best, trials, tier, served, outlook, overflowMs } = choice;
   const out = excluded(candidate, tried);
   if (out !== null || candidate === chosen) return out;
   if (trials.includes(candidate)) return 'circuit_open';
   if (tierOf(candidate, outlook.demand) === tier) {
+    if (tier === TOO_SMALL && !best.includes(candidate)) return 'context_too_small';
     if (candidate.room <= 0) return 'at_capacity';
-    if (tier === TOO_SMALL && able[0] !== undefined && candidate.maxContext !== able[0].maxContext) {
-      return 'context_too_small';
-    }
-    const served = able[0]?.priority ?? candidate.priority;
     if (candidate.priority === served) return null;
     if (candidate.priority > served) return 'later_priority';
     return waitOf(candidate, outlook) > overflowMs ? 'overloaded' : 'at_capacity';
@@ -185,12 +186,18 @@ function bestOf(candidates: readonly Candidate[], demand: Demand, tried: Readonl
   const trials: Candidate[] = [];
   for (const candidate of candidates) {
     if (excluded(candidate, tried) !== null) continue;
-    if (candidate.circuit === 'half_open' && !candidate.onTrial && candidate.room > 0) trials.push(candidate);
+    if (mayBeTried(candidate, demand)) trials.push(candidate);
     else (tiers[tierOf(candidate, demand)] as Candidate[]).push(candidate);
   }
   const tier = tiers.findIndex((one) => one.length > 0);
   const best = tiers[tier] ?? [];
   return { tier, best: tier === TOO_SMALL ? ofLargestContext(best) : best, trials };
+}
+
+/** A half-open one that can take the request for its trial. */
+function mayBeTried(candidate: Candidate, demand: Demand): boolean {
+  const { circuit, onTrial, room } = candidate;
+  return circuit === 'half_open' && !onTrial && room > 0 && !isTooSmall(candidate, demand);
 }
 
 const NO_TRIALS: readonly Candidate[] = [];
@@ -218,9 +225,9 @@ function firstWithRoom(
   best: readonly Candidate[],
   outlook: Outlook,
   choosing: Choosing,
-): readonly Candidate[] {
-  const first = best[0]?.priority;
-  if (best.every(({ priority }) => priority === first)) return roomyOf(best);
+): { able: readonly Candidate[]; served: number } {
+  const first = best[0]?.priority ?? Number.POSITIVE_INFINITY;
+  if (best.every(({ priority }) => priority === first)) return { able: roomyOf(best), served: first };
   let shortest: readonly Candidate[] = [];
   let least = Number.POSITIVE_INFINITY;
   for (const priority of prioritiesOf(best)) {
@@ -230,25 +237,28 @@ function firstWithRoom(
       roomy.length > 0
         ? Math.min(...roomy.map((one) => waitOf(one, outlook)))
         : choosing.waitedMs + Math.min(...group.map((one) => slotWaitOf(one, outlook, choosing.ahead)));
-    if (wait <= choosing.overflowMs) return roomy;
+    if (wait <= choosing.overflowMs) return { able: roomy, served: priority };
     if (roomy.length === 0 || wait >= least) continue;
     shortest = roomy;
     least = wait;
   }
-  return shortest;
+  return { able: shortest, served: shortest[0]?.priority ?? prioritiesOf(best)[0] ?? first };
 }
 
-/** How long a request will wait there before it is begun, ms; what is not known is no wait. */
+/** How long a request will wait there for those before it, ms; what is not known is no wait. */
 function waitOf(candidate: Candidate, outlook: Outlook): number {
-  return forecastOf(candidate, outlook)?.waitMs ?? 0;
+  if (candidate.active + candidate.foreign === 0) return 0;
+  const told = forecastOf(candidate, outlook);
+  // The first byte takes its time with nobody there, too.
+  return told === null ? 0 : Math.max(0, told.waitMs - waitMs(candidate.speed, 0));
 }
 
 /** How long until there is room, ms; for ever where nothing is known. */
 function slotWaitOf(candidate: Candidate, outlook: Outlook, ahead: number): number {
-  const told = forecastOf(candidate, outlook);
-  return told === null
-    ? Number.POSITIVE_INFINITY
-    : ((ahead + 1) * totalMs(told)) / Math.max(1, candidate.active);
+  const { active } = candidate;
+  // Whoever gets the place has one less beside it than there are now.
+  const told = forecastOf({ ...candidate, active: Math.max(0, active - 1) }, outlook);
+  return told === null ? Number.POSITIVE_INFINITY : ((ahead + 1) * totalMs(told)) / Math.max(1, active);
 }
 
 /** The one of the first priority. */

@@ -1,13 +1,5 @@
-/** What a number of requests in flight does to a duration: learned where it was met, and carried on from there. */
-export interface Curve {
-  /** What was met, in buckets of the number; null for one that never was. */
-  readonly points: readonly (Point | null)[];
-  /** The value at 0, 1, 2 … requests, never falling: made when it is first looked at. */
-  table: Float64Array | null;
-}
-
-interface Point {
-  /** The mean number of requests of its samples. */
+/** What was met in one bucket: the mean number of requests, and the mean of the values. */
+export interface Point {
   readonly at: number;
   readonly value: number;
   readonly samples: number;
@@ -21,41 +13,68 @@ const WEIGHT = 0.1;
 const CHANCE = 1.5;
 const DRIFT = 0.25;
 const MOST_SURPRISE = 8;
-
-export const NO_CURVE: Curve = { points: BUCKETS.map(() => null), table: null };
+const FEW = 5;
+/** One of the first that is so much below those before it shows what they were: the machine was not warm yet. */
+const NOT_WARM = 4;
+const ALL_BUT_SURE = 0.9;
 
 /**
- * The curve after a sample at `at` requests. With `drifts` what it surprises by moves all of the curve a little: a machine
- * that got slower got slower everywhere.
+ * What a number of requests in flight does to a duration: learned where it was met, and carried on from there. It does
+ * not change; the values are worked out when they are first asked for.
  */
-export function withSample(curve: Curve, at: number, value: number, drifts: boolean): Curve {
-  const bucket = bucketOf(at);
-  const before = curve.points[bucket] ?? null;
-  const weight = before === null ? 1 : Math.max(WEIGHT, 1 / (before.samples + 1));
-  const drift = drifts && before !== null ? driftOf(value / before.value) : 1;
-  const points =
-    drift === 1
-      ? curve.points.slice()
-      : curve.points.map((point) => (point === null ? null : { ...point, value: point.value * drift }));
-  points[bucket] = moved(before, at, value, weight);
-  return { points, table: null };
-}
+export class Curve {
+  readonly points: readonly (Point | null)[];
+  #table: Float64Array | null = null;
 
-/** The value at so many requests; null before the first sample. */
-export function valueAt(curve: Curve, at: number): number | null {
-  if (curve.table === null) {
-    const points = curve.points.filter((point) => point !== null);
-    if (points.length === 0) return null;
-    curve.table = tableOf(points);
+  constructor(points: readonly (Point | null)[] = BUCKETS.map(() => null)) {
+    this.points = points;
   }
-  const { table } = curve;
-  if (at < TABLE) return table[Math.max(0, at | 0)] as number;
-  // Past the table every request more takes its share.
-  return ((table[TABLE - 1] as number) * (at + 1)) / TABLE;
+
+  /**
+   * The curve after a sample at `at` requests. With `drifts` what it surprises by moves all of the curve a little: a
+   * machine that got slower got slower everywhere.
+   */
+  with(at: number, value: number, drifts: boolean): Curve {
+    const bucket = bucketOf(at);
+    const before = this.points[bucket] ?? null;
+    const drift = drifts && before !== null ? driftOf(value / before.value) : 1;
+    const points =
+      drift === 1
+        ? this.points.slice()
+        : this.points.map((point) => (point === null ? null : { ...point, value: point.value * drift }));
+    const now = moved(before, at, value);
+    points[bucket] = now;
+    for (let i = 0; i < bucket; i += 1) points[i] = faded(points[i] ?? null, now);
+    return new Curve(points);
+  }
+
+  /** The value at so many requests, never less than at fewer; null before the first sample. */
+  valueAt(at: number): number | null {
+    if (this.#table === null) {
+      const points = this.points.filter((point) => point !== null);
+      if (points.length === 0) return null;
+      this.#table = tableOf(points);
+    }
+    if (at < TABLE) return this.#table[Math.max(0, at | 0)] as number;
+    // Past the table every request more takes its share.
+    return ((this.#table[TABLE - 1] as number) * (at + 1)) / TABLE;
+  }
 }
 
-function moved(before: Point | null, at: number, value: number, weight: number): Point {
+function weightOf(before: Point, value: number): number {
+  if (before.samples < FEW && value * NOT_WARM < before.value) return ALL_BUT_SURE;
+  return Math.max(WEIGHT, 1 / (before.samples + 1));
+}
+
+/** With less to do it cannot take much longer: what says so is old. */
+function faded(point: Point | null, busier: Point): Point | null {
+  if (point === null || busier.samples < FEW || point.value <= busier.value * CHANCE) return point;
+  return { ...point, value: point.value + WEIGHT * (busier.value - point.value) };
+}
+
+function moved(before: Point | null, at: number, value: number): Point {
   if (before === null) return { at, value, samples: 1 };
+  const weight = weightOf(before, value);
   return {
     at: before.at + weight * (at - before.at),
     value: before.value + weight * (value - before.value),

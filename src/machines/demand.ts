@@ -6,6 +6,8 @@ export interface Demand {
   readonly stream: boolean;
   /** The longest answer that is asked for, in tokens; null: as long as it gets. */
   readonly maxTokens: number | null;
+  /** Tokens of a context that are kept for the answer. */
+  readonly room: number;
   /** Where the beginning of it was answered before. */
   readonly pin: Pin | null;
 }
@@ -16,16 +18,24 @@ export interface Pin {
   readonly bytes: number;
 }
 
-export const NO_DEMAND: Demand = { promptBytes: 0, textBytes: 0, stream: true, maxTokens: null, pin: null };
+export const NO_DEMAND: Demand = {
+  promptBytes: 0,
+  textBytes: 0,
+  stream: true,
+  maxTokens: null,
+  room: 0,
+  pin: null,
+};
 
 /** A guess at how many bytes make a token, and more than any tokeniser makes of a text. */
 const BYTES_PER_TOKEN = 4;
 const MOST_BYTES_PER_TOKEN = 8;
 
-/** Whether a prompt is probably longer than a context of so many tokens. */
+/** Whether a prompt and its answer are probably longer than a context of so many tokens. */
 export function isProbablyLonger(demand: Demand, context: number): boolean {
+  const most = (context - demand.room) * BYTES_PER_TOKEN;
   // The text is looked for only where it could matter.
-  return demand.promptBytes > context * BYTES_PER_TOKEN && demand.textBytes > context * BYTES_PER_TOKEN;
+  return demand.promptBytes > most && demand.textBytes > most;
 }
 
 /** Whether it is longer, whatever the tokeniser. */

@@ -1,4 +1,4 @@
-import { LONG_PROMPT_BYTES, learnSpeed, NEW_SPEED, type Speed, type SpeedSample } from './speed.js';
+import { LONG_PROMPT_BYTES, learnSpeed, mean, NEW_SPEED, type Speed, type SpeedSample } from './speed.js';
 
 /** How long an endpoint may need for one model, learned from its own traffic. Durations in ms, prompts in bytes. */
 export interface Pace {
@@ -16,7 +16,6 @@ const BUCKETS = 42;
 /** So many samples make a percentile; past the limit all counts are halved, so that old times fade. */
 const LEARNED = 5;
 const MOST_COUNTED = 256;
-const WEIGHT = 0.2;
 /** About 200 tokens a second: a machine without a GPU. */
 const SLOW_PREFILL = 0.8;
 /** A learned time is a mean; a deadline must not cut off the slower half. */
@@ -76,10 +75,6 @@ function placeOf({ promptBytes, cold }: Pick<Asked, 'promptBytes' | 'cold'>): nu
 
 function bucketOf(ms: number): number {
   return Math.min(BUCKETS - 1, Math.max(0, Math.ceil(2 * Math.log2(Math.max(1, ms)))));
-}
-
-function mean(before: number | null, value: number): number {
-  return before === null ? value : before + WEIGHT * (value - before);
 }
 
 function total(counts: readonly number[]): number {

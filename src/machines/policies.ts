@@ -1,4 +1,4 @@
-import { type Candidate, loadOf } from './candidate.js';
+import { type Candidate, loadOf, worthOf } from './candidate.js';
 import { costOf, type Outlook } from './outlook.js';
 
 /**
@@ -21,11 +21,11 @@ const adaptive: Policy = (able, random, outlook) => {
     if (cost < least) least = cost;
   }
   const most = least * AS_GOOD;
-  const busyness = (candidate: Candidate, i: number) =>
+  const rank = (candidate: Candidate, i: number) =>
     (costs[i] as number) > most
       ? Number.POSITIVE_INFINITY
       : loadOf(candidate) + (candidate.cold ? COLD_LOAD : 0);
-  return leastOf(able, busyness, random);
+  return leastOf(able, rank, random);
 };
 
 /** Each in turn, as often as its weight says. */
@@ -55,7 +55,7 @@ const weighted: Policy = (able, random) => pickWeighted(able, random);
 /** Where the conversation was before, unless that is loaded more than 1.25 times the mean; else the least busy. */
 const affinity: Policy = (able, random, { demand }) => {
   const pinned = able.find(({ endpointId }) => endpointId === demand.pin?.endpointId);
-  if (pinned !== undefined && loadOf(pinned) <= MOST_ABOVE_MEAN * meanLoad(able)) return pinned;
+  if (pinned !== undefined && busyness(pinned) <= MOST_ABOVE_MEAN * meanBusyness(able)) return pinned;
   return leastOf(able, loadOf, random);
 };
 
@@ -110,6 +110,11 @@ function pickWeighted(able: readonly Candidate[], random: () => number): Candida
   return able[able.length - 1];
 }
 
-function meanLoad(able: readonly Candidate[]): number {
-  return able.reduce((sum, candidate) => sum + loadOf(candidate), 0) / able.length;
+/** What it has in flight for what it is worth; 0 if it has nothing to do. */
+function busyness(candidate: Candidate): number {
+  return candidate.active / worthOf(candidate);
+}
+
+function meanBusyness(able: readonly Candidate[]): number {
+  return able.reduce((sum, candidate) => sum + busyness(candidate), 0) / able.length;
 }

@@ -1,4 +1,4 @@
-import { type Curve, NO_CURVE, valueAt, withSample } from './curve.js';
+import { Curve } from './curve.js';
 
 /** How fast an endpoint answers for one model, as far as its own traffic tells. Durations in ms, prompts in bytes. */
 export interface Speed {
@@ -56,8 +56,8 @@ const MOST_ANSWERS = 256;
 const UNKNOWN_LOAD_MS = 5000;
 
 export const NEW_SPEED: Speed = {
-  wait: NO_CURVE,
-  token: NO_CURVE,
+  wait: new Curve(),
+  token: new Curve(),
   prefill: null,
   loadMs: null,
   answerTokens: 0,
@@ -67,9 +67,10 @@ export const NEW_SPEED: Speed = {
 
 export function learnSpeed(speed: Speed, sample: SpeedSample): Speed {
   const { outputTokens, mono } = sample;
-  const timed =
-    sample.stream || outputTokens === null ? withFirstByte(speed, sample) : withWhole(speed, sample);
-  if (outputTokens === null || outputTokens === 0) return { ...timed, measuredAt: mono };
+  // Embeddings have no tokens, or none, as it is told.
+  const hasTokens = outputTokens !== null && outputTokens > 0;
+  const timed = sample.stream || !hasTokens ? withFirstByte(speed, sample) : withWhole(speed, sample);
+  if (!hasTokens) return { ...timed, measuredAt: mono };
   const answers = Math.min(MOST_ANSWERS, timed.answers + 1);
   const weight = 1 / answers;
   const answerTokens = timed.answerTokens + weight * (outputTokens - timed.answerTokens);
@@ -94,7 +95,7 @@ export function forecast(
 }
 
 export function waitMs({ wait }: Speed, others: number): number {
-  return valueAt(wait, others) ?? 0;
+  return wait.valueAt(others) ?? 0;
 }
 
 export function loadMs(speed: Speed): number {
@@ -106,11 +107,16 @@ export function prefillMs({ prefill }: Speed, unread: number): number {
 }
 
 export function decodeMs({ token }: Speed, others: number, tokens: number): number {
-  return tokens * (valueAt(token, others) ?? 0);
+  return tokens * (token.valueAt(others) ?? 0);
 }
 
 export function totalMs(told: Forecast): number {
   return told.waitMs + told.loadMs + told.prefillMs + told.decodeMs;
+}
+
+/** Until the first byte: an answer that comes as a whole has it at its end. */
+export function firstByteMs(told: Forecast, stream: boolean): number {
+  return stream ? told.waitMs + told.loadMs + told.prefillMs : totalMs(told);
 }
 
 /** Whether anything was learned of it. */
@@ -128,9 +134,14 @@ function withFirstByte(speed: Speed, sample: SpeedSample): Speed {
   // Beside others a long prompt tells of waiting, if it is known how fast it is read.
   if (isLong && firstByteMs > 0 && (ahead === 0 || speed.prefill === null)) {
     const took = firstByteMs - Math.min(firstByteMs / 2, waitMs(speed, ahead));
-    return { ...speed, prefill: mean(speed.prefill, unread / took) };
+    // The mean of times: one that was read from a cache unseen is soon outweighed.
+    const before = speed.prefill === null ? null : 1 / speed.prefill;
+    return { ...speed, prefill: 1 / mean(before, took / unread) };
   }
-  return { ...speed, wait: withSample(speed.wait, ahead, Math.max(0, firstByteMs - reading), false) };
+  const waited = Math.max(0, firstByteMs - reading);
+  // What was thought to be in the cache may have been read anew: that is no waiting.
+  const known = cachedBytes >= LONG_PROMPT_BYTES ? speed.wait.valueAt(ahead) : null;
+  return { ...speed, wait: speed.wait.with(ahead, Math.min(waited, known ?? waited), false) };
 }
 
 /** Of an answer that came as a whole only loading can be told apart. */
@@ -150,16 +161,19 @@ function withTokens(speed: Speed, sample: SpeedSample, tokens: number): Curve {
   const { promptBytes, cachedBytes, stream, cold, ahead, beside, firstByteMs, durationMs } = sample;
   if (tokens < LEAST_TOKENS) return speed.token;
   if (stream) {
-    return withSample(speed.token, beside, Math.max(0, durationMs - firstByteMs) / (tokens - 1), true);
+    return speed.token.with(beside, Math.max(0, durationMs - firstByteMs) / (tokens - 1), true);
   }
   // Loading and writing cannot be told apart.
   if (cold) return speed.token;
   const unread = Math.max(0, promptBytes - cachedBytes);
+  // Reading and writing cannot be told apart either, while it is not known how fast it reads.
+  if (unread >= LONG_PROMPT_BYTES && speed.prefill === null) return speed.token;
   const before = waitMs(speed, ahead) + prefillMs(speed, unread);
   const writing = Math.max(LEAST_WRITING * durationMs, durationMs - before);
-  return withSample(speed.token, beside, writing / tokens, true);
+  return speed.token.with(beside, writing / tokens, true);
 }
 
-function mean(before: number | null, value: number): number {
+/** A mean that the newest value moves by a fifth. */
+export function mean(before: number | null, value: number): number {
   return before === null ? value : before + WEIGHT * (value - before);
 }
