@@ -118,28 +118,30 @@ export async function nginxUpstream(answer) {
   return { ...server, port };
 }
 
+/** Troupe in front of endpoints, all of them online. */
+export async function startTroupe(endpoints, args = []) {
+  const port = await freePort();
+  const server = pinned(PROXY_CORE, process.execPath, [
+    join(root, 'dist', 'server.js'),
+    '--port',
+    String(port),
+    '--data-dir',
+    join(scratch(), 'data'),
+    ...endpoints.flatMap(([name, url]) => ['--endpoint', `${name}=${url}`]),
+    ...args,
+  ]);
+  await waitForPort(port);
+  for (;;) {
+    const reply = await fetch(`http://127.0.0.1:${port}/api/endpoints`, { headers: WITH_KEY });
+    const online = ((await reply.json()).endpoints ?? []).filter(({ status }) => status === 'online');
+    if (online.length === endpoints.length) return { ...server, port };
+    await pause(50);
+  }
+}
+
 /** The rivals and Troupe itself in front of one upstream, one at a time. */
 export const PROXIES = {
-  async troupe(upstream) {
-    const port = await freePort();
-    const server = pinned(PROXY_CORE, process.execPath, [
-      join(root, 'dist', 'server.js'),
-      '--port',
-      String(port),
-      '--data-dir',
-      join(scratch(), 'data'),
-      '--endpoint',
-      `upstream=http://127.0.0.1:${upstream}`,
-    ]);
-    await waitForPort(port);
-    for (;;) {
-      const { data } = await (
-        await fetch(`http://127.0.0.1:${port}/v1/models`, { headers: WITH_KEY })
-      ).json();
-      if (data?.length > 0) return { ...server, port };
-      await pause(50);
-    }
-  },
+  troupe: (upstream) => startTroupe([['upstream', `http://127.0.0.1:${upstream}`]]),
 
   async nginx(upstream) {
     const port = await freePort();

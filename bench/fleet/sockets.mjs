@@ -1,8 +1,7 @@
 // The first scenes again, with boxes behind real sockets and Troupe between: does the simulation tell the truth?
 import { createServer } from 'node:http';
-import { join } from 'node:path';
 import { Agent, request } from 'undici';
-import { freePort, PROXY_CORE, pause, pinned, root, scratch, WITH_KEY, waitForPort } from '../processes.mjs';
+import { pause, startTroupe, WITH_KEY } from '../processes.mjs';
 import { Box } from './box.mjs';
 import { randomOf } from './random.mjs';
 
@@ -19,8 +18,11 @@ async function serveBox(options, model) {
     clearTimeout(timer);
     box.advance(now());
     for (const job of box.taken()) {
-      if (job.endAt === undefined) job.first();
-      else job.end();
+      // A timer that came late may find both at once, and tells of them twice.
+      if (!job.begun) job.first();
+      job.begun = true;
+      if (job.endAt !== undefined && !job.over) job.end();
+      job.over = job.endAt !== undefined;
     }
     const next = box.nextAt();
     if (next !== Number.POSITIVE_INFINITY) timer = setTimeout(pump, Math.max(0, (next - now()) / FASTER));
@@ -81,24 +83,9 @@ export async function playOverSockets(scene, policy, seed) {
   const boxes = await Promise.all(
     scene.boxes.map(({ slowdowns: _later, ...options }) => serveBox(options, model)),
   );
-  const port = await freePort();
-  const endpoints = boxes.flatMap(({ url }, i) => ['--endpoint', `box-${i}=${url}`]);
-  const server = pinned(PROXY_CORE, process.execPath, [
-    join(root, 'dist', 'server.js'),
-    '--port',
-    String(port),
-    '--data-dir',
-    join(scratch(), 'data'),
-    '--policy',
-    policy,
-    ...endpoints,
-  ]);
-  await waitForPort(port);
-  const url = `http://127.0.0.1:${port}`;
-  for (let online = 0; online < boxes.length; await pause(50)) {
-    const reply = await fetch(`${url}/api/endpoints`, { headers: WITH_KEY });
-    online = ((await reply.json()).endpoints ?? []).filter(({ status }) => status === 'online').length;
-  }
+  const endpoints = boxes.map(({ url }, i) => [`box-${i}`, url]);
+  const server = await startTroupe(endpoints, ['--policy', policy]);
+  const url = `http://127.0.0.1:${server.port}`;
   const dispatcher = new Agent({ connections: 2000 });
   const start = performance.now();
   const timers = scene.boxes.flatMap(({ slowdowns = [] }, i) =>
