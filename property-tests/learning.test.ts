@@ -97,6 +97,41 @@ test('of answers that come as a whole it is learned as well', () => {
   );
 });
 
+test('long prompts among answers that come as a whole do not pass for slow writing', () => {
+  const plain = { tokens: 100, cold: false, stream: false };
+  fc.assert(
+    fc.property(box, seed, (truth, from) => {
+      const random = chance(from);
+      let speed = NEW_SPEED;
+      for (let i = 0; i < 300; i += 1) {
+        const promptBytes = random() < 0.2 ? 8192 + Math.floor(12_000 * random()) : 500;
+        const asking = { ...plain, promptBytes, others: Math.floor(8 * random()) };
+        speed = learnSpeed(speed, answerOf(truth, asking, noisy(random)));
+      }
+      for (let others = 0; others < 8; others += 1) {
+        expectNear(speed, truth, { ...plain, promptBytes: 500, others }, 0.25);
+      }
+    }),
+  );
+});
+
+test('a prompt that the engine had in its cache unseen is outweighed by the next ten that it had not', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 10_000, max: 200_000 }), fc.nat(9), seed, (promptBytes, place, from) => {
+      const random = chance(from);
+      const truth = { ...boxOf(1000, 0), prefill: 16 };
+      const asking = { others: 0, promptBytes, tokens: 100, cold: false, stream: true };
+      let speed = NEW_SPEED;
+      for (let i = 0; i < 20; i += 1) {
+        const answer = answerOf(truth, asking, noisy(random));
+        speed = learnSpeed(speed, i === place ? { ...answer, firstByteMs: truth.waitMs(0) } : answer);
+      }
+      const { prefillMs } = forecast(speed, 0, promptBytes, 100, false);
+      expect(Math.abs(prefillMs * (truth.prefill / promptBytes) - 1)).toBeLessThan(0.5);
+    }),
+  );
+});
+
 /** A box that was well known at some numbers of others turns into another, and 30 are answered beside so many. */
 function afterChange(before: Box, met: number[], after: Box, since: number, random: () => number): Speed {
   const plain = { promptBytes: 500, tokens: 100, cold: false, stream: true };

@@ -1,5 +1,5 @@
 import { type Clock, hourOf, minuteOf } from '../clock.js';
-import type { Store } from '../persistence/store.js';
+import { type Store, StoreError } from '../persistence/store.js';
 import type { Books } from './books.js';
 
 const CHECKPOINT_EVERY_MS = 1000;
@@ -36,6 +36,12 @@ export function housekeeping({
   let nextSlice = 0;
   let busy = false;
 
+  function warn(error: Error, message: string): void {
+    // It was closed meanwhile: the server ends.
+    if (error instanceof StoreError && error.code === 'closed') return;
+    log.warn({ reason: error.message }, message);
+  }
+
   async function slice(): Promise<boolean> {
     const now = clock.now();
     let more = false;
@@ -52,7 +58,7 @@ export function housekeeping({
     const mono = clock.mono();
     if (mono >= nextCheckpoint) {
       nextCheckpoint = mono + CHECKPOINT_EVERY_MS;
-      store.checkpoint().catch((error: Error) => log.warn({ reason: error.message }, 'checkpoint failed'));
+      store.checkpoint().catch((error: Error) => warn(error, 'checkpoint failed'));
     }
     // Old rows wait while batches do.
     if (busy || mono < nextSlice || books.pending.rows > 0 || store.trouble !== null) return;
@@ -64,7 +70,7 @@ export function housekeeping({
         },
         (error: Error) => {
           nextSlice = clock.mono() + RETENTION_EVERY_MS;
-          log.warn({ reason: error.message }, 'old rows could not be cleared');
+          warn(error, 'old rows could not be cleared');
         },
       )
       .finally(() => {

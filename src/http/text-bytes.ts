@@ -39,13 +39,11 @@ const ESCAPE_SPARES = 4;
 
 function escapesIn(body: Buffer): number {
   let count = 0;
-  for (let at = body.indexOf(BACKSLASH_U); at !== -1; at = body.indexOf(BACKSLASH_U, at)) {
-    // From here on they come close together, if at all.
-    while (body[at] === BACKSLASH) {
-      if (body[at + 1] === 0x75) count += 1;
-      at += body[at + 1] === 0x75 ? 6 : 2;
-    }
-    at += 1;
+  for (let at = body.indexOf(BACKSLASH_U); at !== -1; at = body.indexOf(BACKSLASH_U, at + 2)) {
+    let before = at;
+    while (body[before - 1] === BACKSLASH) before -= 1;
+    // The second of two is a backslash in the text.
+    if ((at - before) % 2 === 0) count += 1;
   }
   return count;
 }
