@@ -240,12 +240,20 @@ test('beside fewer than were ever met it hopes for less time, and beside more it
   );
 });
 
-test('nothing is known of what never answered, and something of what did', () => {
+test('nothing is known of what never answered, or too little to predict by, and something of what wrote at length', () => {
+  let known = 0;
   fc.assert(
     fc.property(fc.array(samples, { maxLength: 8 }), (list) => {
-      expect(isMeasured(list.reduce(learnSpeed, NEW_SPEED))).toBe(list.length > 0);
+      const speed = list.reduce(learnSpeed, NEW_SPEED);
+      if (list.length === 0) expect(isMeasured(speed)).toBe(false);
+      if (isMeasured(speed)) expect(speed.wait.isEmpty && speed.token.isEmpty).toBe(false);
+      if (!list.some(({ stream, outputTokens }) => stream && (outputTokens ?? 0) >= 4)) return;
+      expect(isMeasured(speed)).toBe(true);
+      known += 1;
     }),
+    { numRuns: 300 },
   );
+  expect(known).toBeGreaterThan(50);
 });
 
 test('the mean length of answers is that of all that had one', () => {

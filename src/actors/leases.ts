@@ -55,7 +55,9 @@ export class LeaseTable {
       ahead,
       beside(mono) {
         const ms = mono - since;
-        return ms > 0 ? Math.max(0, ((there()?.sum(mono) ?? 0) - sumThen) / ms - 1) : ahead;
+        // Under the id that it got late nothing was summed before.
+        if (ms <= 0 || there() !== standing) return ahead;
+        return Math.max(0, (standing.sum(mono) - sumThen) / ms - 1);
       },
       answered(mono) {
         const now = there();

@@ -9,10 +9,9 @@ export interface Point {
 const BUCKETS = [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48];
 const TABLE = 64;
 const WEIGHT = 0.1;
-/** What is off by more than this factor is no chance, and that much of it a change of the whole machine. */
+/** What is off by more than this factor is no chance. */
 const CHANCE = 1.5;
-const DRIFT = 0.25;
-const MOST_SURPRISE = 8;
+const MOST_DRIFT = 2;
 const FEW = 5;
 /** One of the first that is so much below those before it shows what they were: the machine was not warm yet. */
 const NOT_WARM = 4;
@@ -31,21 +30,25 @@ export class Curve {
   }
 
   /**
-   * The curve after a sample at `at` requests. With `drifts` what it surprises by moves all of the curve a little: a
-   * machine that got slower got slower everywhere.
+   * The curve after a sample at `at` requests. With `drifts` all of it moves as its point there does: a machine that got
+   * slower got slower everywhere.
    */
   with(at: number, value: number, drifts: boolean): Curve {
     const bucket = bucketOf(at);
     const before = this.points[bucket] ?? null;
-    const drift = drifts && before !== null ? driftOf(value / before.value) : 1;
+    const now = moved(before, at, value);
+    const drift = drifts && before !== null && isChange(before, value) ? driftOf(before, now) : 1;
     const points =
       drift === 1
         ? this.points.slice()
         : this.points.map((point) => (point === null ? null : { ...point, value: point.value * drift }));
-    const now = moved(before, at, value);
     points[bucket] = now;
     for (let i = 0; i < bucket; i += 1) points[i] = faded(points[i] ?? null, now);
     return new Curve(points);
+  }
+
+  get isEmpty(): boolean {
+    return this.points.every((point) => point === null);
   }
 
   /** The value at so many requests, never less than at fewer; null before the first sample. */
@@ -82,11 +85,15 @@ function moved(before: Point | null, at: number, value: number): Point {
   };
 }
 
-function driftOf(surprise: number): number {
-  if (!(surprise > 0)) return 1;
-  const slower = Math.max(1, Math.min(MOST_SURPRISE, surprise) / CHANCE);
-  const faster = Math.min(1, Math.max(1 / MOST_SURPRISE, surprise) * CHANCE);
-  return (slower * faster) ** DRIFT;
+/** It is off by more than chance. */
+function isChange({ value, samples }: Point, newest: number): boolean {
+  return samples >= FEW && Math.abs(newest - value) > (CHANCE - 1) * value;
+}
+
+/** As far as one point has moved, so that any number of samples moves the others no further than they moved it. */
+function driftOf(before: Point, now: Point): number {
+  if (before.value <= 0 || now.value <= 0) return 1;
+  return Math.min(MOST_DRIFT, Math.max(1 / MOST_DRIFT, now.value / before.value));
 }
 
 function bucketOf(at: number): number {

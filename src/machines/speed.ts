@@ -13,7 +13,7 @@ export interface Speed {
   /** Mean length of its answers in tokens, and of how many. */
   readonly answerTokens: number;
   readonly answers: number;
-  /** When the newest sample came, monotonic ms; -Infinity before the first. */
+  /** When the newest sample came, monotonic ms; -Infinity while there is none to predict by. */
   readonly measuredAt: number;
 }
 
@@ -70,12 +70,14 @@ export function learnSpeed(speed: Speed, sample: SpeedSample): Speed {
   // Embeddings have no tokens, or none, as it is told.
   const hasTokens = outputTokens !== null && outputTokens > 0;
   const timed = sample.stream || !hasTokens ? withFirstByte(speed, sample) : withWhole(speed, sample);
-  if (!hasTokens) return { ...timed, measuredAt: mono };
+  if (!hasTokens) return { ...timed, measuredAt: timed.wait.isEmpty ? timed.measuredAt : mono };
   const answers = Math.min(MOST_ANSWERS, timed.answers + 1);
   const weight = 1 / answers;
   const answerTokens = timed.answerTokens + weight * (outputTokens - timed.answerTokens);
   const token = withTokens(timed, sample, outputTokens);
-  return { ...timed, token, answerTokens, answers, measuredAt: mono };
+  // Of an answer too short to tell how fast it was written nothing can be predicted yet.
+  const measuredAt = token.isEmpty ? timed.measuredAt : mono;
+  return { ...timed, token, answerTokens, answers, measuredAt };
 }
 
 /** What a request will take with so many others there; nothing learned is no time. `unread`: bytes of its prompt. */
