@@ -31,7 +31,7 @@ function costOf(gateway, model, withDecision) {
 }
 
 /** Endpoints that have answered requests for `m`, and five of them for `rare`; two in three have something to do. */
-export function fleetOf(policy) {
+function fleetOf(policy) {
   let now = 0;
   const random = randomOf(7);
   const boxes = Array.from({ length: ENDPOINTS }, (_, i) => new Box(`box-${i}`, {}));
