@@ -391,7 +391,11 @@ interface Actor {
   children: Actor[];
 }
 
-const flat = (actor: Actor): Actor[] => [actor, ...actor.children.flatMap(flat)];
+/** But for probes, which may have ended by the time they are looked at. */
+const flat = (actor: Actor): Actor[] => [
+  actor,
+  ...actor.children.filter(({ id }) => !id.startsWith('probe:')).flatMap(flat),
+];
 
 /** Everything that the dashboard and the endpoint routes tell, by where. */
 async function looks(run: Run): Promise<Record<string, string>> {
