@@ -8,7 +8,7 @@ import { afterTime } from '../../dist/machines/circuit.js';
 import { afterEvidence, nothingLearned, ofModel } from '../../dist/machines/endpoint.js';
 import { forecastOf } from '../../dist/machines/outlook.js';
 import { allowanceMs, NEW_PACE } from '../../dist/machines/pace.js';
-import { totalMs } from '../../dist/machines/speed.js';
+import { firstByteMs, totalMs } from '../../dist/machines/speed.js';
 import { addSample, tpsSeed } from '../../dist/machines/tps.js';
 
 /**
@@ -89,8 +89,9 @@ export class Gateway {
       modelId,
       trial: choice.trial,
       sentAt,
+      stream: true,
       allowanceMs: allowanceMs(pace, asked),
-      expectedMs: told === null ? null : told.waitMs + told.loadMs + told.prefillMs,
+      expectedMs: told === null ? null : firstByteMs(told, true),
       abort: () => {},
       move,
     });

@@ -29,6 +29,8 @@ export interface Catalogue {
   places(model: string): readonly Place[];
   /** What the chooser sees of them, good until the next look; `mono` is monotonic, ms. */
   candidates(model: string, mono: number): readonly Candidate[];
+  /** The same one by one, for whoever need not see all. */
+  each(model: string, mono: number): Iterable<Candidate>;
   candidate(place: Place, mono: number): Candidate;
   /** Every model that any endpoint offers, by its listed name, sorted. */
   models(): string[];
@@ -83,6 +85,13 @@ export function catalogueOf({ roster, leases, vault, turns, policy, tps }: Catal
       const all = seats(model);
       for (const seat of all) seat.update(mono);
       return all;
+    },
+
+    *each(model, mono) {
+      for (const seat of seats(model)) {
+        seat.update(mono);
+        yield seat;
+      }
     },
 
     candidate(place, mono) {

@@ -92,11 +92,12 @@ export class Chooser {
   surelyExceeds(wanted: Wanted): number | null {
     const { catalogue, mono } = this.#deps;
     let largest = 0;
-    for (const { maxContext } of catalogue.candidates(wanted.model, mono())) {
-      if (maxContext === null) return null;
+    // One that may hold it is enough, and mostly the first.
+    for (const { maxContext } of catalogue.each(wanted.model, mono())) {
+      if (maxContext === null || !isSurelyLonger(wanted, maxContext)) return null;
       largest = Math.max(largest, maxContext);
     }
-    return largest > 0 && isSurelyLonger(wanted, largest) ? largest : null;
+    return largest > 0 ? largest : null;
   }
 
   /** Of an endpoint that is gone. */

@@ -203,14 +203,7 @@ function mayBeTried(candidate: Candidate, demand: Demand): boolean {
 const NO_TRIALS: readonly Candidate[] = [];
 
 function isWell(one: Candidate, demand: Demand, tried: ReadonlySet<string>): boolean {
-  return (
-    one.status === 'online' &&
-    one.circuit === 'closed' &&
-    !one.hung &&
-    one.restMs === 0 &&
-    !isTooSmall(one, demand) &&
-    (tried.size === 0 || !tried.has(one.endpointId))
-  );
+  return excluded(one, tried) === null && tierOf(one, demand) === 0;
 }
 
 /** Never chosen, whoever else there is. */

@@ -1,7 +1,7 @@
 import { type Candidate, loadOf } from './candidate.js';
 import { type Choice, type Rejection, reasonOf } from './choose.js';
 import { costOf, forecastOf } from './outlook.js';
-import { totalMs } from './speed.js';
+import { type Forecast, totalMs } from './speed.js';
 
 /** Why a request went where it went, as it is stored and shown. */
 export interface DecisionRecord extends Decision {
@@ -65,20 +65,15 @@ export function candidateRecord(
   choice: Choice,
   nameOf: (endpointId: string) => string,
 ): CandidateRecord {
+  const told = forecastOf(candidate, choice.outlook);
   return {
     endpoint_id: candidate.endpointId,
     endpoint_name: nameOf(candidate.endpointId),
     eligible: reason === null,
     reason,
-    predicted_ms: predictedMs(candidate, choice),
-    parts: partsOf(candidate, choice),
+    predicted_ms: told === null ? null : Math.round(totalMs(told)),
+    parts: partsOf(candidate, told, choice),
   };
-}
-
-/** Until the answer is complete, whole ms; null: nothing is known of the endpoint. */
-function predictedMs(candidate: Candidate, { outlook }: Choice): number | null {
-  const told = forecastOf(candidate, outlook);
-  return told === null ? null : Math.round(totalMs(told));
 }
 
 /** The chosen one first, then who could have been. */
@@ -88,11 +83,10 @@ function rankOf(candidate: Candidate, reason: Rejection | null, { chosen, policy
   return worse + (policy === 'adaptive' ? costOf(candidate, outlook) : loadOf(candidate));
 }
 
-function partsOf(candidate: Candidate, { outlook }: Choice): Record<string, number> {
+function partsOf(candidate: Candidate, told: Forecast | null, { outlook }: Choice): Record<string, number> {
   const { active, freshFailureRate, weight, priority, tps } = candidate;
   const parts: Record<string, number> = { active, failure_rate: freshFailureRate, weight, priority };
   if (tps !== null) parts.tps = tps;
-  const told = forecastOf(candidate, outlook);
   if (told !== null) {
     parts.wait_ms = Math.round(told.waitMs);
     parts.load_ms = Math.round(told.loadMs);

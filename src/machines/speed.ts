@@ -128,8 +128,8 @@ export function isMeasured({ measuredAt }: Speed): boolean {
 
 /** From the time to a stream's first byte: of loading, of reading a long prompt, or of waiting. */
 function withFirstByte(speed: Speed, sample: SpeedSample): Speed {
-  const { promptBytes, cachedBytes, cold, ahead, firstByteMs } = sample;
-  const unread = Math.max(0, promptBytes - cachedBytes);
+  const { cachedBytes, cold, ahead, firstByteMs } = sample;
+  const unread = unreadOf(sample);
   const reading = prefillMs(speed, unread);
   if (cold) return withLoad(speed, firstByteMs - waitMs(speed, ahead) - reading);
   const isLong = sample.stream && unread >= LONG_PROMPT_BYTES;
@@ -149,8 +149,8 @@ function withFirstByte(speed: Speed, sample: SpeedSample): Speed {
 /** Of an answer that came as a whole only loading can be told apart. */
 function withWhole(speed: Speed, sample: SpeedSample): Speed {
   if (!sample.cold) return speed;
-  const { promptBytes, cachedBytes, ahead, beside, durationMs, outputTokens } = sample;
-  const unread = Math.max(0, promptBytes - cachedBytes);
+  const { ahead, beside, durationMs, outputTokens } = sample;
+  const unread = unreadOf(sample);
   const writing = decodeMs(speed, beside, outputTokens ?? 0);
   return withLoad(speed, durationMs - waitMs(speed, ahead) - prefillMs(speed, unread) - writing);
 }
@@ -160,19 +160,23 @@ function withLoad(speed: Speed, took: number): Speed {
 }
 
 function withTokens(speed: Speed, sample: SpeedSample, tokens: number): Curve {
-  const { promptBytes, cachedBytes, stream, cold, ahead, beside, firstByteMs, durationMs } = sample;
+  const { stream, cold, ahead, beside, firstByteMs, durationMs } = sample;
   if (tokens < LEAST_TOKENS) return speed.token;
   if (stream) {
     return speed.token.with(beside, Math.max(0, durationMs - firstByteMs) / (tokens - 1), true);
   }
   // Loading and writing cannot be told apart.
   if (cold) return speed.token;
-  const unread = Math.max(0, promptBytes - cachedBytes);
+  const unread = unreadOf(sample);
   // Reading and writing cannot be told apart either, while it is not known how fast it reads.
   if (unread >= LONG_PROMPT_BYTES && speed.prefill === null) return speed.token;
   const before = waitMs(speed, ahead) + prefillMs(speed, unread);
   const writing = Math.max(LEAST_WRITING * durationMs, durationMs - before);
   return speed.token.with(beside, writing / tokens, true);
+}
+
+function unreadOf({ promptBytes, cachedBytes }: SpeedSample): number {
+  return Math.max(0, promptBytes - cachedBytes);
 }
 
 /** A mean that the newest value moves by a fifth. */
