@@ -1,4 +1,4 @@
 // npm run build: dist/ from the sources.
 import { prepare } from './prepare.mjs';
 
-prepare();
+await prepare();

@@ -7,13 +7,16 @@ import { fileURLToPath } from 'node:url';
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const INSTALL_STAMP = join(root, 'node_modules', '.troupe-installed');
-const BUILD_STAMP = join(root, 'dist', '.troupe-built');
+const SERVER_STAMP = join(root, 'dist', '.troupe-built');
+const PAGE_STAMP = join(root, 'dist', '.page-built');
+const PAGE = join(root, 'src', 'dashboard');
 
 /** Makes the clone ready to run: packages as the lockfile says, `dist/` as the sources say. */
-export function prepare() {
+export async function prepare() {
   refuseOldNode();
   install();
-  build();
+  buildServer();
+  await buildPageIfStale();
 }
 
 function install() {
@@ -26,16 +29,35 @@ function install() {
   writeFileSync(INSTALL_STAMP, wanted);
 }
 
-function build() {
+function buildServer() {
   const wanted = digest([
-    ...filesBelow(join(root, 'src')),
+    ...filesBelow(join(root, 'src')).filter((file) => !file.startsWith(PAGE)),
     join(root, 'tsconfig.json'),
     join(root, 'package-lock.json'),
   ]);
-  if (read(BUILD_STAMP) === wanted) return;
-  say('building …');
+  if (read(SERVER_STAMP) === wanted) return;
+  say('building the server …');
   run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json']);
-  writeFileSync(BUILD_STAMP, wanted);
+  writeFileSync(SERVER_STAMP, wanted);
+}
+
+async function buildPageIfStale() {
+  const wanted = digest([
+    ...filesBelow(PAGE),
+    join(root, 'scripts', 'build-page.mjs'),
+    join(root, 'package-lock.json'),
+  ]);
+  if (read(PAGE_STAMP) === wanted) return;
+  say('building the page …');
+  // Only now: its packages may have been installed a moment ago.
+  const { buildPage } = await import('./build-page.mjs');
+  try {
+    await buildPage(root);
+  } catch (error) {
+    say(`the page could not be built: ${error.message}`);
+    process.exit(1);
+  }
+  writeFileSync(PAGE_STAMP, wanted);
 }
 
 /** Runs a program to its end with our terminal; a failure ends this process with the same code. */

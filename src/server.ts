@@ -51,6 +51,7 @@ import { openDoor } from './http/listen.js';
 import { livenessRoutes } from './http/liveness.js';
 import { cachedLookup } from './http/lookup.js';
 import { modelRoutes } from './http/models.js';
+import { BUILT_PAGE, pageOf } from './http/page.js';
 import { Upstreams } from './http/upstreams.js';
 import { userRoutes } from './http/users.js';
 import { openLog } from './log.js';
@@ -214,6 +215,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   const handler = frontDoor({
     routes,
     inference,
+    page: pageOf(BUILT_PAGE),
     events,
     starting: () => phase === 'starting',
     gate,

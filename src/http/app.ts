@@ -1,18 +1,20 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
-import { type H3Event, toNodeHandler } from 'h3';
+import { toNodeHandler } from 'h3';
 import { ANONYMOUS } from '../access/directory.js';
 import type { Principal } from '../access/principal.js';
 import { isLoopback } from '../config.js';
 import { timeOrderedId } from '../ids.js';
 import { addSecurityHeaders, type Cors } from './browser-headers.js';
 import type { InferenceRoute } from './client-request.js';
-import { EVENTS_PATH, openPathsOf, TRY_OUT } from './doorways.js';
+import { isEventPath, openPathsOf, TRY_OUT } from './doorways.js';
 import { ApiError, apiErrorOf } from './errors.js';
+import type { Events } from './events.js';
 import type { Gate } from './gate.js';
 import { h3App } from './h3-app.js';
 import { saneRequestId } from './headers.js';
 import { INFERENCE_ROUTES, type Inference } from './inference.js';
 import { refuseMedia } from './media.js';
+import type { Page } from './page.js';
 import { ClientGone } from './read-body.js';
 import { type Route, refuseUnpermitted } from './routes.js';
 import { decoded, isUnder, letGo, pathOf, requestIdOf, sendError } from './send.js';
@@ -20,7 +22,8 @@ import { decoded, isUnder, letGo, pathOf, requestIdOf, sendError } from './send.
 export interface AppDeps {
   routes: Route[];
   inference: Inference;
-  events: { open(event: H3Event, principal: Principal): unknown };
+  page: Page;
+  events: Pick<Events, 'at'>;
   /** True until seeding is done: everything but liveness answers 503. */
   starting: () => boolean;
   gate: Gate;
@@ -41,7 +44,7 @@ const INFERENCE = new Map<string, InferenceRoute>(INFERENCE_ROUTES.map((route) =
 export function frontDoor(deps: AppDeps): RequestListener {
   const guests = new WeakMap<IncomingMessage, Principal>();
   const viaH3 = toNodeHandler(h3App(deps, guests));
-  const { inference, gate, cors, log } = deps;
+  const { inference, page, gate, cors, log } = deps;
   const openPaths = openPathsOf(deps.routes);
 
   function refuse(req: IncomingMessage, res: ServerResponse, error: unknown): void {
@@ -73,16 +76,8 @@ export function frontDoor(deps: AppDeps): RequestListener {
       // h3 runs its routes with what it knows of the request, and this is kept beside it.
       if (!INFERENCE.has(path)) guests.set(req, principal);
     }
-    // A HEAD is a GET whose body Node leaves out.
-    if (req.method === 'HEAD') {
-      req.method = 'GET';
-      if (path === EVENTS_PATH) {
-        refuseUnpermitted('dashboard.read', principal);
-        // A stream has no end to wait for.
-        res.writeHead(200, { 'content-type': 'text/event-stream' }).end();
-        return;
-      }
-    }
+    // A HEAD is a GET whose body Node leaves out; of a stream it would never end.
+    if (req.method === 'HEAD' && !isEventPath(path)) req.method = 'GET';
     const route = req.method === 'POST' ? INFERENCE.get(path) : undefined;
     if (route !== undefined) {
       refuseUnpermitted('openai.inference', principal);
@@ -101,7 +96,7 @@ export function frontDoor(deps: AppDeps): RequestListener {
     }
     nameRequest(req, res, path);
     addSecurityHeaders(res);
-    viaH3(req, res);
+    if (!page.serve(req, res)) viaH3(req, res);
   }
 
   return (req, res) => {

@@ -1,0 +1,125 @@
+import { type ShallowRef, shallowRef } from 'vue';
+
+/**
+ * `live`: pushed. `polling`: no stream comes through, the fallback asks instead. `lost`: nobody answers; tried again at
+ * `retryAt` (wall clock, ms). `resting`: the page is hidden.
+ */
+export type Connection =
+  | { state: 'connecting' | 'live' | 'polling' | 'resting' }
+  | { state: 'lost'; retryAt: number };
+
+export interface Feed {
+  connection: ShallowRef<Connection>;
+  start(): void;
+  stop(): void;
+  /** Does not wait for the next try. */
+  retryNow(): void;
+}
+
+export interface FeedDeps {
+  url: string;
+  /** The events that are listened to; every one carries JSON. */
+  events: Record<string, (data: never) => void>;
+  /** What is asked for while no stream comes through; rejects if nobody answers. */
+  poll: () => Promise<void>;
+  random?: () => number;
+}
+
+const FIRST_RETRY_MS = 500;
+const LAST_RETRY_MS = 15_000;
+const POLL_MS = 5000;
+/** So long the first event may take: it is sent at once. */
+const HEAD_PATIENCE_MS = 10_000;
+/** A stream that says nothing for so long may be gone without a word, as after a sleep: a new one costs little. */
+const SILENCE_MS = 60_000;
+/** So long a hidden page keeps its stream: a browser has only six connections to one host. */
+const HIDDEN_MS = 60_000;
+
+/** Keeps a stream of events open: retried with back-off, caught up by the snapshot that each stream begins with. */
+export function feedOf({ url, events, poll, random = Math.random }: FeedDeps): Feed {
+  const connection = shallowRef<Connection>({ state: 'connecting' });
+  let source: EventSource | null = null;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let hiding: ReturnType<typeof setTimeout> | undefined;
+  let failures = 0;
+  let isWanted = false;
+
+  function open(): void {
+    close();
+    if (connection.value.state === 'resting') connection.value = { state: 'connecting' };
+    const stream = new EventSource(url);
+    source = stream;
+    timer = setTimeout(failed, HEAD_PATIENCE_MS);
+    for (const [name, take] of Object.entries(events)) {
+      stream.addEventListener(name, ({ data }: MessageEvent<string>) => {
+        if (source !== stream) return;
+        clearTimeout(timer);
+        timer = setTimeout(open, SILENCE_MS);
+        failures = 0;
+        if (connection.value.state !== 'live') connection.value = { state: 'live' };
+        take(JSON.parse(data) as never);
+      });
+    }
+    // The browser's own retry has no back-off, and gives up for good at any answer but 200.
+    stream.onerror = () => {
+      if (source === stream) failed();
+    };
+  }
+
+  function close(): void {
+    clearTimeout(timer);
+    source?.close();
+    source = null;
+  }
+
+  function failed(): void {
+    close();
+    failures += 1;
+    const wait = Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** (failures - 1)) * (0.75 + random() / 2);
+    // A proxy may let answers through and hold streams back.
+    poll().then(
+      () => again({ state: 'polling' }, Math.max(wait, POLL_MS)),
+      () => again({ state: 'lost', retryAt: Date.now() + wait }, wait),
+    );
+  }
+
+  function again(state: Connection, wait: number): void {
+    if (!isWanted || source !== null) return;
+    connection.value = state;
+    timer = setTimeout(open, wait);
+  }
+
+  function onVisibility(): void {
+    clearTimeout(hiding);
+    if (document.hidden) {
+      hiding = setTimeout(() => {
+        close();
+        connection.value = { state: 'resting' };
+      }, HIDDEN_MS);
+    } else if (source === null) {
+      failures = 0;
+      open();
+    }
+  }
+
+  return {
+    connection,
+    start() {
+      if (isWanted) return;
+      isWanted = true;
+      failures = 0;
+      document.addEventListener('visibilitychange', onVisibility);
+      open();
+    },
+    stop() {
+      isWanted = false;
+      clearTimeout(hiding);
+      document.removeEventListener('visibilitychange', onVisibility);
+      close();
+      connection.value = { state: 'connecting' };
+    },
+    retryNow() {
+      if (isWanted) open();
+    },
+  };
+}

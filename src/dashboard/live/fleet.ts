@@ -1,0 +1,123 @@
+import { computed, shallowRef, triggerRef } from 'vue';
+import { get } from '../api/http.js';
+import type {
+  Endpoint,
+  EndpointTps,
+  HistoryPoint,
+  Overview,
+  Problem,
+  Rate,
+  RequestRow,
+  Stats,
+} from '../api/shapes.js';
+import { feedOf } from './feed.js';
+
+/** What changes on the server, as it is pushed: one copy for all pages. Applied once a frame, however much comes. */
+
+const MOST_RECENT = 200;
+const FRAME_MS = 100;
+
+const byId = shallowRef(new Map<string, Endpoint>());
+const tpsById = shallowRef(new Map<string, EndpointTps>());
+export const stats = shallowRef<Stats | null>(null);
+export const history = shallowRef<HistoryPoint[]>([]);
+export const problems = shallowRef<Problem[]>([]);
+/** The newest finished requests, newest first. */
+export const recent = shallowRef<RequestRow[]>([]);
+/** The zone that the server counts days in. */
+export const serverZone = shallowRef<string | null>(null);
+/** When the last word of the server came, wall clock ms. */
+export const heardAt = shallowRef<number | null>(null);
+
+export const endpoints = computed(() => [...byId.value.values()]);
+export const endpointById = (id: string): Endpoint | undefined => byId.value.get(id);
+/** Today's tokens per second there. */
+export const tpsOf = (id: string): EndpointTps | undefined => tpsById.value.get(id);
+/** Counts changes of rates by endpoint: whoever shows them by model asks again. */
+export const rateChanges = shallowRef(new Map<string, number>());
+
+/** Everything the server has, in the place of what was known. */
+function takeOverview(overview: Overview): void {
+  byId.value = new Map(overview.endpoints.map((one) => [one.id, one]));
+  stats.value = overview.stats;
+  history.value = overview.history;
+  problems.value = overview.problems ?? [];
+  tpsById.value = new Map(overview.endpoint_tps.map((one) => [one.endpoint_id, one]));
+  serverZone.value = overview.time_zone;
+  heardAt.value = Date.now();
+}
+
+const waiting: (() => void)[] = [];
+let frame: ReturnType<typeof setTimeout> | null = null;
+
+/** A frame of the server is many events; the page is drawn once for all of them. */
+function soon(change: () => void): void {
+  waiting.push(change);
+  if (frame === null) frame = setTimeout(apply, FRAME_MS);
+}
+
+function apply(): void {
+  frame = null;
+  for (const change of waiting.splice(0)) change();
+  triggerRef(byId);
+  triggerRef(tpsById);
+  triggerRef(rateChanges);
+  heardAt.value = Date.now();
+}
+
+/** What came before a snapshot is in it. */
+function snapshot(overview: Overview): void {
+  waiting.length = 0;
+  takeOverview(overview);
+}
+
+export const feed = feedOf({
+  url: '/api/dashboard/events',
+  events: {
+    snapshot,
+    endpoint: (one: Endpoint) =>
+      soon(() => {
+        byId.value.set(one.id, one);
+      }),
+    removed: ({ endpoint_id }: { endpoint_id: string }) =>
+      soon(() => {
+        byId.value.delete(endpoint_id);
+      }),
+    endpoint_tps: (one: EndpointTps) =>
+      soon(() => {
+        tpsById.value.set(one.endpoint_id, one);
+      }),
+    tps: ({ endpoint_id }: Rate) =>
+      soon(() => {
+        rateChanges.value.set(endpoint_id, (rateChanges.value.get(endpoint_id) ?? 0) + 1);
+      }),
+    stats: (fresh: Stats) =>
+      soon(() => {
+        stats.value = fresh;
+      }),
+    history: (fresh: HistoryPoint[]) =>
+      soon(() => {
+        history.value = fresh;
+      }),
+    problems: (fresh: Problem[]) =>
+      soon(() => {
+        problems.value = fresh;
+      }),
+    request: ({ records }: { records: RequestRow[] }) =>
+      soon(() => {
+        recent.value = [...records.toReversed(), ...recent.value].slice(0, MOST_RECENT);
+      }),
+  },
+  poll: async () => takeOverview(await get<Overview>('/api/dashboard/overview')),
+});
+
+/** After a change of ours: the answer is the newest there is. */
+export function noteEndpoint(one: Endpoint): void {
+  byId.value.set(one.id, { ...byId.value.get(one.id), ...one });
+  triggerRef(byId);
+}
+
+export function noteRemoval(id: string): void {
+  byId.value.delete(id);
+  triggerRef(byId);
+}

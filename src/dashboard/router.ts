@@ -1,0 +1,60 @@
+import { createRouter, createWebHistory, type LocationQueryRaw, type RouteRecordRaw } from 'vue-router';
+import Overview from './pages/Overview.vue';
+import { isAdmin, me, whoAmI } from './session.js';
+
+/** The pages in the order of the menu; `key` is the letter after `g`. */
+export const PAGES = [
+  { name: 'overview', path: '/', key: 'o', admin: false },
+  { name: 'endpoints', path: '/endpoints', key: 'e', admin: false },
+  { name: 'models', path: '/models', key: 'm', admin: false },
+  { name: 'requests', path: '/requests', key: 'r', admin: false },
+  { name: 'actors', path: '/actors', key: 'a', admin: false },
+  { name: 'playground', path: '/playground', key: 'p', admin: true },
+  { name: 'keys', path: '/keys', key: 'k', admin: false },
+  { name: 'users', path: '/users', key: 'u', admin: true },
+  { name: 'audit', path: '/audit', key: 'l', admin: true },
+  { name: 'settings', path: '/settings', key: 's', admin: false },
+] as const;
+export type PageName = (typeof PAGES)[number]['name'];
+
+const routes: RouteRecordRaw[] = [
+  { name: 'overview', path: '/', component: Overview },
+  { name: 'endpoints', path: '/endpoints/:id?', component: () => import('./pages/Endpoints.vue') },
+  { name: 'models', path: '/models', component: () => import('./pages/Models.vue') },
+  { name: 'requests', path: '/requests/:id?', component: () => import('./pages/Requests.vue') },
+  { name: 'actors', path: '/actors/:id?', component: () => import('./pages/Actors.vue') },
+  {
+    name: 'playground',
+    path: '/playground',
+    component: () => import('./pages/Playground.vue'),
+    meta: { admin: true },
+  },
+  { name: 'keys', path: '/keys', component: () => import('./pages/Keys.vue') },
+  { name: 'users', path: '/users', component: () => import('./pages/Users.vue'), meta: { admin: true } },
+  { name: 'audit', path: '/audit', component: () => import('./pages/Audit.vue'), meta: { admin: true } },
+  { name: 'settings', path: '/settings', component: () => import('./pages/Settings.vue') },
+  { name: 'account', path: '/account', component: () => import('./pages/Account.vue') },
+  { name: 'login', path: '/login', component: () => import('./pages/Login.vue'), meta: { open: true } },
+  { name: 'missing', path: '/:rest(.*)*', component: () => import('./pages/Missing.vue') },
+];
+
+export const router = createRouter({ history: createWebHistory('/dashboard/'), routes });
+
+router.beforeEach(async (to) => {
+  if (me.value === undefined) await whoAmI().catch(() => {});
+  if (to.meta.open) return me.value == null ? true : { name: 'overview' };
+  if (me.value === null) return { name: 'login', query: { next: to.fullPath } };
+  if (me.value?.must_change_password && to.name !== 'account') return { name: 'account' };
+  if (to.meta.admin && me.value !== undefined && !isAdmin.value)
+    return { name: 'missing', params: { rest: ['admins'] } };
+  return true;
+});
+
+/** Changes part of the query in place; what is empty is left out. */
+export function setQuery(change: LocationQueryRaw): void {
+  const { query, hash, params, name } = router.currentRoute.value;
+  const merged = Object.fromEntries(
+    Object.entries({ ...query, ...change }).filter(([, value]) => value != null && value !== ''),
+  );
+  if (name != null) router.replace({ name, params, query: merged, hash });
+}

@@ -1,0 +1,43 @@
+import { computed, shallowRef } from 'vue';
+import { get, post, put, Refusal, whenSignedOut } from './api/http.js';
+
+export interface Me {
+  user_id: string | null;
+  username: string;
+  role: 'admin' | 'viewer' | null;
+  must_change_password: boolean;
+}
+
+/** Undefined: not asked yet; null: nobody is logged in. */
+export const me = shallowRef<Me | null | undefined>(undefined);
+export const isAdmin = computed(() => me.value?.role === 'admin');
+
+whenSignedOut(() => {
+  me.value = null;
+});
+
+/** Who the browser's cookie says we are. Rejects if nobody answers. */
+export async function whoAmI(): Promise<Me | null> {
+  try {
+    me.value = await get<Me>('/api/auth/me');
+  } catch (error) {
+    if (!(error instanceof Refusal && error.status === 401)) throw error;
+    me.value = null;
+  }
+  return me.value;
+}
+
+export async function logIn(username: string, password: string): Promise<void> {
+  await post('/api/auth/login', { username, password });
+  await whoAmI();
+}
+
+export async function logOut(): Promise<void> {
+  await post('/api/auth/logout');
+  me.value = null;
+}
+
+export async function changePassword(current: string, fresh: string): Promise<void> {
+  await put('/api/auth/change-password', { current_password: current, new_password: fresh });
+  await whoAmI();
+}
