@@ -1,0 +1,60 @@
+import { type MaybeRefOrGetter, onScopeDispose, shallowRef, toValue, watch } from 'vue';
+import { get, Refusal } from '../api/http.js';
+import type { ActorDetail, Transition } from '../api/shapes.js';
+import { type Feed, feedOf } from './feed.js';
+
+const MOST = 100;
+
+/** One actor as it lives, for as long as somebody looks: its view, and its transitions newest first. */
+export function useActor(id: MaybeRefOrGetter<string | null>) {
+  const actor = shallowRef<ActorDetail | null>(null);
+  const transitions = shallowRef<Transition[]>([]);
+  const latest = shallowRef<Transition | null>(null);
+  const isGone = shallowRef(false);
+  let feed: Feed | null = null;
+
+  function take(view: ActorDetail): void {
+    actor.value = view;
+    if (transitions.value.length === 0) transitions.value = view.transitions.toReversed();
+  }
+
+  function open(wanted: string | null): void {
+    feed?.stop();
+    feed = null;
+    actor.value = null;
+    transitions.value = [];
+    latest.value = null;
+    isGone.value = false;
+    if (wanted === null) return;
+    const path = `/api/dashboard/actors/${encodeURIComponent(wanted)}`;
+    const opened = feedOf({
+      url: `${path}/events`,
+      events: {
+        actor: take,
+        transition: (transition: Transition) => {
+          latest.value = transition;
+          transitions.value = [transition, ...transitions.value].slice(0, MOST);
+        },
+        gone: () => {
+          isGone.value = true;
+          opened.stop();
+        },
+      },
+      poll: async () => {
+        try {
+          take(await get<ActorDetail>(path));
+        } catch (error) {
+          if (!(error instanceof Refusal && error.status === 404)) throw error;
+          isGone.value = true;
+          opened.stop();
+        }
+      },
+    });
+    feed = opened;
+    opened.start();
+  }
+
+  watch(() => toValue(id), open, { immediate: true });
+  onScopeDispose(() => feed?.stop());
+  return { actor, transitions, latest, isGone };
+}
