@@ -130,3 +130,19 @@ export interface Series {
   step_secs: number;
   points: [number, number | null][];
 }
+
+export interface Usage {
+  requests: number;
+  errors: number;
+  input_tokens: number;
+  output_tokens: number;
+}
+
+export interface KeyUsage {
+  id: string;
+  name: string;
+  key_prefix: string;
+  today: Usage;
+  total: Usage;
+  last_used_at: string | null;
+}

@@ -11,10 +11,10 @@ import type {
   Stats,
 } from '../api/shapes.js';
 import { feedOf } from './feed.js';
+import { tellRecords } from './records.js';
 
 /** What changes on the server, as it is pushed: one copy for all pages. Applied once a frame, however much comes. */
 
-const MOST_RECENT = 200;
 const FRAME_MS = 100;
 
 const byId = shallowRef(new Map<string, Endpoint>());
@@ -22,8 +22,6 @@ const tpsById = shallowRef(new Map<string, EndpointTps>());
 export const stats = shallowRef<Stats | null>(null);
 export const history = shallowRef<HistoryPoint[]>([]);
 export const problems = shallowRef<Problem[]>([]);
-/** The newest finished requests, newest first. */
-export const recent = shallowRef<RequestRow[]>([]);
 /** The zone that the server counts days in. */
 export const serverZone = shallowRef<string | null>(null);
 /** When the last word of the server came, wall clock ms. */
@@ -103,10 +101,8 @@ export const feed = feedOf({
       soon(() => {
         problems.value = fresh;
       }),
-    request: ({ records }: { records: RequestRow[] }) =>
-      soon(() => {
-        recent.value = [...records.toReversed(), ...recent.value].slice(0, MOST_RECENT);
-      }),
+    request: ({ records, omitted }: { records: RequestRow[]; omitted: number }) =>
+      tellRecords(records, omitted),
   },
   poll: async () => takeOverview(await get<Overview>('/api/dashboard/overview')),
 });

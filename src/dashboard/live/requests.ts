@@ -1,0 +1,26 @@
+import { onScopeDispose, shallowRef } from 'vue';
+import { get } from '../api/http.js';
+import type { LiveRequest } from '../api/shapes.js';
+import { feedOf } from './feed.js';
+
+/** The requests under way, for as long as somebody looks. */
+export function useLiveRequests() {
+  const requests = shallowRef<LiveRequest[] | null>(null);
+  const omitted = shallowRef(0);
+  const feed = feedOf({
+    url: '/api/dashboard/requests/live/events',
+    events: {
+      live: (live: { requests: LiveRequest[]; omitted: number }) => {
+        requests.value = live.requests;
+        omitted.value = live.omitted;
+      },
+    },
+    poll: async () => {
+      requests.value = await get<LiveRequest[]>('/api/dashboard/requests/live');
+      omitted.value = 0;
+    },
+  });
+  feed.start();
+  onScopeDispose(feed.stop);
+  return { requests, omitted };
+}
