@@ -146,3 +146,50 @@ export interface KeyUsage {
   total: Usage;
   last_used_at: string | null;
 }
+
+export interface RateLimit {
+  requests_per_minute: number | null;
+  tokens_per_minute: number | null;
+  concurrent: number | null;
+  tokens_per_day: number | null;
+  tokens_per_month: number | null;
+}
+
+export interface ApiKey {
+  id: string;
+  key_prefix: string;
+  name: string;
+  created_by: string | null;
+  created_at: string;
+  expires_at: string | null;
+  permissions: string[];
+  models: string[] | null;
+  rate_limit: Partial<RateLimit> | null;
+  priority: number;
+}
+
+export interface User {
+  id: string;
+  username: string;
+  role: 'admin' | 'viewer';
+  created_at: string;
+  last_login: string | null;
+  must_change_password: boolean;
+}
+
+export interface AuditLine {
+  id: number;
+  at: string;
+  actor: string;
+  actor_type: 'user' | 'api_key' | 'system';
+  action: string;
+  target: string | null;
+  client_ip: string | null;
+  detail: Record<string, unknown>;
+}
+
+export interface Setting {
+  name: string;
+  value: string | number | boolean | string[] | null;
+  source: 'default' | 'environment' | 'option' | 'file' | 'store';
+}

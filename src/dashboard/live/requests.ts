@@ -7,20 +7,24 @@ import { feedOf } from './feed.js';
 export function useLiveRequests() {
   const requests = shallowRef<LiveRequest[] | null>(null);
   const omitted = shallowRef(0);
+  /** Wall clock, ms: ages go on from here. */
+  const toldAt = shallowRef(Date.now());
   const feed = feedOf({
     url: '/api/dashboard/requests/live/events',
     events: {
       live: (live: { requests: LiveRequest[]; omitted: number }) => {
         requests.value = live.requests;
         omitted.value = live.omitted;
+        toldAt.value = Date.now();
       },
     },
     poll: async () => {
       requests.value = await get<LiveRequest[]>('/api/dashboard/requests/live');
       omitted.value = 0;
+      toldAt.value = Date.now();
     },
   });
   feed.start();
   onScopeDispose(feed.stop);
-  return { requests, omitted };
+  return { requests, omitted, toldAt };
 }
