@@ -192,6 +192,19 @@ async function troubledLife(inspect: (event: InspectionEvent) => void) {
   request();
   booms.clear();
   pass(200);
+  // The same, brought back by somebody; then each begins anew while it runs.
+  const renew = (...actorIds: string[]) => {
+    for (const actorId of actorIds) actor('box:one')?.send({ type: 'renew', actorId });
+  };
+  booms.add('endpoint').add('tps');
+  actor('endpoint:one')?.send({ type: 'drain' });
+  request();
+  booms.clear();
+  renew('endpoint:one', 'tps:one:m:chat_completions', 'endpoint:one');
+  pass(200);
+  actor('endpoints')?.send({ type: 'renew', id: 'one' });
+  house.root.send({ type: 'renew', actorId: 'history' });
+  pass(200);
   house.report('one', failure('timeout'));
   house.report('one', HEALTHY);
   booms.add('box');

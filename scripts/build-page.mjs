@@ -8,7 +8,7 @@ const WORTH_BYTES = 1024;
 
 /** Rejects with the compiler's words. */
 export async function buildPage(root) {
-  await build({ configFile: join(root, 'src', 'dashboard', 'vite.config.ts'), logLevel: 'warn' });
+  await build({ configFile: join(root, 'src', 'dashboard', 'vite.config.ts'), logLevel: 'error' });
   const directory = join(root, 'dist', 'dashboard');
   for (const name of readdirSync(directory, { recursive: true })) {
     const file = join(directory, name);

@@ -19,18 +19,24 @@ import { RateLimits } from './access/rate-limits.js';
 import { secretKey } from './access/secret-key.js';
 import { Vault } from './access/vault.js';
 import { Books } from './actors/books.js';
+import { diskSpaceOf, type Space, spaceAt } from './actors/disk-space.js';
 import { buildHouse, type HouseDeps } from './actors/house.js';
 import { LeaseTable } from './actors/leases.js';
+import { problemsOf } from './actors/problems.js';
 import { registryOf } from './actors/registry.js';
+import { restartsOf } from './actors/restarts.js';
+import { seriesOf } from './actors/series.js';
 import { treeOf } from './actors/tree.js';
 import { saveUnsaved } from './actors/unsaved.js';
 import { viewsOf } from './actors/view.js';
+import { watchingOf } from './actors/watching.js';
 import { writeOldest } from './actors/writing.js';
 import { type Clock, pause, systemClock } from './clock.js';
 import { isAccessCommand, runAccessCommand } from './commands.js';
 import { type Config, ConfigError, isLoopback, readConfig, VERSION } from './config.js';
 import { type Demo, startDemo } from './demo/demo.js';
 import { type CheckResult, checkEndpoint } from './engines/check.js';
+import { localEnginesOf, USUAL_PORTS } from './engines/local.js';
 import { apiKeyRoutes } from './http/api-keys.js';
 import { frontDoor } from './http/app.js';
 import { auditLogRoutes } from './http/audit-logs.js';
@@ -39,6 +45,7 @@ import { corsOf } from './http/browser-headers.js';
 import { readPair } from './http/certificate.js';
 import { clientAddressOf, isSecure, isTrustedAddress, isTrustedProxy } from './http/client-address.js';
 import { dashboardRoutes } from './http/dashboard.js';
+import { type Candidate, detectRoutes } from './http/detect.js';
 import { discoveryOf } from './http/discovery.js';
 import { type Doorway, doorways } from './http/doorways.js';
 import { endpointRoutes } from './http/endpoints.js';
@@ -50,11 +57,17 @@ import { keyUsageRoutes } from './http/key-usage.js';
 import { openDoor } from './http/listen.js';
 import { livenessRoutes } from './http/liveness.js';
 import { cachedLookup } from './http/lookup.js';
+import { modelPlaceRoutes } from './http/model-places.js';
 import { modelRoutes } from './http/models.js';
 import { BUILT_PAGE, pageOf } from './http/page.js';
+import { requestExportRoutes } from './http/request-export.js';
+import { seriesRoutes } from './http/series.js';
+import { settingsRoutes } from './http/settings.js';
 import { Upstreams } from './http/upstreams.js';
 import { userRoutes } from './http/users.js';
 import { openLog } from './log.js';
+import { lastAttempt } from './machines/records.js';
+import { Throughput, type Writing } from './machines/throughput.js';
 import { checkDataDir, dataDirAt, takeDataDir } from './persistence/data-dir.js';
 import { SqliteStore } from './persistence/sqlite/sqlite-store.js';
 import { type OpenReport, type Store, StoreError } from './persistence/store.js';
@@ -70,6 +83,10 @@ export interface Seams {
   passwordCost?: number;
   /** Gets what a first start tells once. */
   announce?: (first: FirstStart, url: string) => void;
+  /** Where engines on this machine may be. */
+  localPorts?: readonly number[];
+  /** The space for the data. */
+  space?: () => Promise<Space>;
 }
 
 export interface RunningServer {
@@ -87,6 +104,7 @@ const FLUSH_MS = 10_000;
 const LAST_REPLIES_MS = 1000;
 const ESCALATION_GRACE_MS = 5000;
 const CAUGHT_UP_MS = 300;
+const LOCAL_LOOK_MS = 1000;
 
 /** The whole life of a server: port → data dir → store → actors → ready; and back. */
 export async function startServer(config: Config, log: Logger, seams: Seams = {}): Promise<RunningServer> {
@@ -160,9 +178,27 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     dropConnections: (id) => upstreams.drop(id),
     log,
   });
-  const views = viewsOf({ house, books, leases, clock, healthIntervalMs: config.healthIntervalMs });
+  const disk = diskSpaceOf(seams.space ?? (() => spaceAt(dir.path)), () => clock.mono());
+  const problems = problemsOf({ house, books, vault, store, clock, disk });
+  const views = viewsOf({
+    house,
+    books,
+    leases,
+    clock,
+    healthIntervalMs: config.healthIntervalMs,
+    problems: () => problems.all(),
+    outputTps: () => throughput.tokensPerSecond(clock.mono(), beingWritten()),
+  });
+  const throughput = new Throughput();
+  books.onAppend((record) => {
+    const endedAt = clock.mono();
+    throughput.note({
+      startedAt: endedAt - record.durationMs,
+      endedAt,
+      tokens: lastAttempt(record)?.outputTokens ?? 0,
+    });
+  });
   const tree = treeOf({ house, books, leases });
-  const events = eventsOf({ directory, clock, house, books, views });
   const inference = inferenceOf({
     house,
     books,
@@ -182,6 +218,41 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
       phase === 'draining' ? new ApiError('shutting_down', 'the server is shutting down') : null,
   });
 
+  const events = eventsOf({
+    directory,
+    clock,
+    house,
+    books,
+    leases,
+    views,
+    tree,
+    watching: watchingOf(
+      () => house.system,
+      () => clock.now(),
+    ),
+    problems,
+    live: () => inference.live(),
+    log,
+  });
+
+  function beingWritten(): Writing[] {
+    const endedAt = clock.mono();
+    return inference
+      .live()
+      .map(({ age_ms, output_tokens }) => ({ startedAt: endedAt - age_ms, endedAt, tokens: output_tokens }));
+  }
+
+  /** A look at what is no endpoint yet. */
+  const look = ({ tlsCa, ...target }: Candidate, timeoutMs = config.healthTimeoutMs) =>
+    checkEndpoint(
+      { ...target, engineType: null },
+      { timeoutMs, dispatcher: upstreams.checksFor(tlsCa), mono: () => clock.mono() },
+    );
+  const local = localEnginesOf(
+    () => (seams.localPorts ?? USUAL_PORTS).filter((port) => port !== door.port),
+    (baseUrl) => look({ baseUrl, apiKey: null, headers: {}, tlsCa: null }, LOCAL_LOOK_MS),
+  );
+
   /** True once everything up to now is in the store; false if that takes longer than a reader should wait. */
   async function caughtUp(): Promise<boolean> {
     const until = clock.mono() + CAUGHT_UP_MS;
@@ -196,26 +267,32 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   const routes = [
     ...livenessRoutes({ phase: () => phase, house, store }),
     ...endpointRoutes({ house, registry, views, store, clock, caughtUp }),
+    ...detectRoutes({ house, check: (candidate) => look(candidate), local }),
     ...dashboardRoutes({
       house,
       books,
       store,
       views,
       tree,
+      restarts: restartsOf({ house, tree, changes }),
       caughtUp,
       live: () => inference.live(),
     }),
     ...modelRoutes(house),
+    ...modelPlaceRoutes({ house, views }),
     ...authRoutes({ logins, directory, addressOf }),
     ...userRoutes({ accounts, directory }),
     ...apiKeyRoutes({ accounts, directory, rateLimits }),
     ...keyUsageRoutes({ books, directory, store: store.access, clock, caughtUp }),
+    ...requestExportRoutes({ books, store, clock, caughtUp, log }),
+    ...settingsRoutes(config, () => door.port),
+    ...seriesRoutes({ series: seriesOf({ books, store, clock }), clock }),
     ...auditLogRoutes(store.access),
   ];
   const handler = frontDoor({
     routes,
     inference,
-    page: pageOf(BUILT_PAGE),
+    page: pageOf(BUILT_PAGE, access.isOpen),
     events,
     starting: () => phase === 'starting',
     gate,

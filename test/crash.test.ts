@@ -280,6 +280,7 @@ async function numbers(server: Api): Promise<Numbers> {
   );
   const rows = async (filter: string) =>
     (await server.get(`/api/dashboard/request-responses${filter}`)).json.total_count;
+  const foretold = await foretoldModels(server);
   return {
     endpoints: endpoints.map(unmeasured),
     stats: unmeasured(stats),
@@ -289,11 +290,26 @@ async function numbers(server: Api): Promise<Numbers> {
       points: history.length,
     },
     endpointTps: endpoint_tps.map(unmeasured),
-    modelStats: (await server.get('/api/dashboard/model-stats')).json.map(unmeasured),
+    modelStats: (await server.get('/api/dashboard/model-stats')).json.map(
+      (stat: Record<string, unknown> & { model_id: string }) => ({
+        ...unmeasured(stat),
+        prediction_error_is_that_of_rows: (stat.prediction_error !== null) === foretold.has(stat.model_id),
+      }),
+    ),
     modelTps: listed.map(({ tps }) => tps.map(unmeasured)),
     today: listed.map(({ today }) => today),
     rows: { all: await rows(''), success: await rows('?status=success'), error: await rows('?status=error') },
   };
+}
+
+/** Models with a whole answer that was foretold: what an endpoint has learned ends with it, so not every run has one. */
+async function foretoldModels(server: Api): Promise<Set<string>> {
+  const { records } = (await server.get('/api/dashboard/request-responses?per_page=100')).json;
+  const found = records.filter(
+    ({ outcome, attempts }: { outcome: string; attempts: { predicted_ms: number | null }[] }) =>
+      outcome === 'success' && attempts.at(-1)?.predicted_ms !== null,
+  );
+  return new Set(found.map(({ model }: { model: string }) => model));
 }
 
 function sumOf(points: Record<string, number>[], key: string): number {
@@ -301,9 +317,9 @@ function sumOf(points: Record<string, number>[], key: string): number {
 }
 
 const MEASURED =
-  /^(id|endpoint_id|base_url|registered_at)$|^last_|latency|average|duration|ttft|inter_token|prediction|tps$/;
+  /^(id|endpoint_id|base_url|registered_at)$|^last_|latency|average|duration|ttft|inter_token|tps$/;
 
-function unmeasured(value: Record<string, unknown>): object {
+function unmeasured({ prediction_error: _, output_tps: __, ...value }: Record<string, unknown>): object {
   return Object.fromEntries(
     Object.entries(value).map(([key, part]) => [key, MEASURED.test(key) ? part !== null : part]),
   );

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { openStream, type RawReply, rawRequest } from './support/clients.js';
+import { framesOf, openStream, rawRequest } from './support/clients.js';
 import { type Api, engine, type LocalServer, startLocal, until } from './support/server.js';
 import * as shapes from './support/shapes.js';
 
@@ -353,25 +353,6 @@ test('the rates of an endpoint are one entry per model and kind that gave a samp
 
 // The event stream.
 
-interface Frame {
-  id: string;
-  event: string;
-  // biome-ignore lint/suspicious/noExplicitAny: frames are judged by the assertions on them
-  data: any;
-}
-
-function framesOf(reply: RawReply): Frame[] {
-  return reply
-    .text()
-    .split('\n\n')
-    .slice(0, -1)
-    .filter((block) => !block.startsWith(':'))
-    .map((block) => {
-      const field = (name: string) => new RegExp(`^${name}: ?(.*)$`, 'm').exec(block)?.[1] ?? '';
-      return { id: field('id'), event: field('event'), data: JSON.parse(field('data')) };
-    });
-}
-
 test('the event stream begins with the overview and then tells what changes', async () => {
   const { server, id } = await busyServer();
   const reply = await rawRequest(server.url, '/api/dashboard/events');
@@ -398,6 +379,30 @@ test('the event stream begins with the overview and then tells what changes', as
   const ids = frames.map((frame) => frame.id);
   expect(ids.every((one) => one !== '')).toBe(true);
   expect(new Set(ids).size).toBe(ids.length);
+});
+
+test('what is pushed adds up to the overview, and an endpoint that goes is told as well', async () => {
+  const { server, id, awayId } = await busyServer();
+  const reply = await rawRequest(server.url, '/api/dashboard/events');
+  await until(() => framesOf(reply).length > 0);
+  const last = (event: string) => framesOf(reply).findLast((frame) => frame.event === event)?.data;
+  for (const stream of [true, false]) await server.chat('org/alpha', { stream });
+  await server.send('POST', '/v1/responses', { model: 'beta', input: 'x' });
+  await server.send('POST', `/api/endpoints/${id}/drain`);
+  await until(() => last('endpoint')?.status === 'draining' && last('stats')?.total_requests === 6);
+  const overview = (await server.get('/api/dashboard/overview')).json;
+  const of = (one: { id?: string; endpoint_id?: string }) => one.id === id || one.endpoint_id === id;
+  await until(() => last('endpoint_tps')?.total_requests === 5);
+  expect(last('endpoint_tps')).toEqual(overview.endpoint_tps.find(of));
+  expect(last('endpoint')).toEqual(overview.endpoints.find(of));
+  expect(last('stats')).toEqual(overview.stats);
+  await until(async () => {
+    const now = (await server.get('/api/dashboard/request-history')).json;
+    return JSON.stringify(last('history')) === JSON.stringify(now);
+  });
+  await server.send('DELETE', `/api/endpoints/${awayId}`);
+  await until(() => last('removed')?.endpoint_id === awayId);
+  await until(() => last('stats').total_runtimes === 2);
 });
 
 test('a burst is told in frames of at most 50 records, the rest as a number', async () => {

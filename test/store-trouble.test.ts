@@ -261,12 +261,13 @@ test('old rows go in slices, minutes become hours, and no sum changes', async ()
   await store.open();
   const db = await openFile(dataDir);
   await db.exec(`
-    INSERT INTO request_minutes SELECT value, 'e', 'm', 'completions', 1, 2, 3, 4, 1, 10
+    INSERT INTO request_minutes SELECT value, 'e', 'm', 'completions', 1, 2, 3, 4, 1, 10, 1, 5, 6, 7
     FROM json_each('[${Array.from({ length: 1300 }, (_, i) => i).join()}]');`);
   const sums = (table: string) =>
     db.get(
       `SELECT sum(success) AS s, sum(error) AS e, sum(input_tokens) AS i, sum(output_tokens) AS o,
-       sum(measured) AS m, sum(measured_ms) AS ms FROM ${table}`,
+       sum(measured) AS m, sum(measured_ms) AS ms, sum(ttft_count) AS t, sum(ttft_ms) AS tms,
+       sum(sample_tokens) AS st, sum(sample_ms) AS sms FROM ${table}`,
     );
   const before = await sums('request_minutes');
   let slices = 0;

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { pbkdf2 } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { RequestListener } from 'node:http';
 import { createServer, request as httpsRequest } from 'node:https';
@@ -6,6 +7,7 @@ import { type AddressInfo, connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
+import { promisify } from 'node:util';
 import { request } from 'undici';
 import { beforeAll, expect, onTestFinished, test } from 'vitest';
 import { ConfigError } from '../src/config.js';
@@ -15,6 +17,7 @@ import { cachedLookup } from '../src/http/lookup.js';
 import { Upstreams } from '../src/http/upstreams.js';
 import { pause, until } from './support/server.js';
 
+const deriveKey = promisify(pbkdf2);
 const scratch = mkdtempSync(join(tmpdir(), 'troupe-tls-'));
 const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: scratch, stdio: 'pipe' });
 const inScratch = (name: string) => join(scratch, name);
@@ -221,6 +224,17 @@ test('a pair that cannot be used is warned of once and the one before stays, unt
   await until(async () => (await servedBy(opened)) === 'second');
   expect(JSON.stringify(opened.said)).not.toContain('BEGIN');
 });
+
+test('a certificate that is replaced just after the start is in use, however busy the machine is', async () => {
+  const files = ownFiles('first');
+  // Nothing of a file is known before these are done.
+  const busy = Array.from({ length: 8 }, () => deriveKey('a', 'b', 200_000, 64, 'sha512'));
+  const opened = await door({ tls: files, limits: { watchMs: 40 } });
+  copy('second', files);
+  await Promise.all(busy);
+  await until(async () => (await servedBy(opened)) === 'second', 30_000);
+  expect(opened.said.map(({ level }) => level)).toEqual(['info']);
+}, 40_000);
 
 test('a closed door watches its files no more', async () => {
   const files = ownFiles('first');

@@ -61,6 +61,7 @@ export class Books {
   /** Provisional ids → the stored id of the same URL, found late. */
   readonly #aliases = new Map<string, string>();
   readonly #listeners = new Set<(record: RequestRecord) => void>();
+  readonly #commitListeners = new Set<(block: Block) => void>();
   readonly #blocks: Blocks;
 
   constructor(run: string, limits?: BlockLimits) {
@@ -96,13 +97,22 @@ export class Books {
 
   /** Everything up to `seq` of this run is on disk. Idempotent. */
   commitThrough(seq: number): void {
-    for (const block of this.#blocks.takeThrough(seq)) this.#commit(block);
+    for (const block of this.#blocks.takeThrough(seq)) {
+      this.#commit(block);
+      for (const listener of this.#commitListeners) listener(block);
+    }
   }
 
   /** Calls back with each appended record; returns the way to stop that. */
   onAppend(listener: (record: RequestRecord) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** Calls back with each block that is on disk; returns the way to stop that. */
+  onCommit(listener: (block: Block) => void): () => void {
+    this.#commitListeners.add(listener);
+    return () => this.#commitListeners.delete(listener);
   }
 
   /** True while nothing waits for the store. */
@@ -278,6 +288,20 @@ export class Books {
       }
     }
     return [...folded.values()];
+  }
+
+  /** All there ever were, at endpoints that exist. */
+  tokens(): { input: number; output: number } {
+    const tokens = { input: 0, output: 0 };
+    const add = ({ inputTokens, outputTokens }: Sums) => {
+      tokens.input += inputTokens;
+      tokens.output += outputTokens;
+    };
+    for (const rows of this.#sums.values()) for (const { total } of rows.values()) add(total);
+    for (const block of this.#blocks.all) {
+      for (const row of block.delta.daily.values()) if (this.#endpoints.has(row.endpointId)) add(row);
+    }
+    return tokens;
   }
 
   /** By model and metric, of one endpoint or over all that exist. */

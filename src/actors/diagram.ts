@@ -7,9 +7,15 @@ export function mermaid(machine: AnyStateMachine): string {
   return lines.join('\n');
 }
 
-/** A statechart as data: states, transitions and the names of guards and actions. */
+/** A statechart as data: states, transitions, those that need no event as well, and the names of guards and actions. */
 export function definition(machine: AnyStateMachine): object {
-  return JSON.parse(JSON.stringify(machine.root.definition, (_key, value) => named(value))) as object;
+  return JSON.parse(JSON.stringify(definitionOf(machine.root), (_key, value) => named(value))) as object;
+}
+
+/** XState's own definition leaves out what happens without an event. */
+function definitionOf(node: AnyStateNode): object {
+  const states = Object.values(node.states).map((child) => [child.key, definitionOf(child as AnyStateNode)]);
+  return { ...node.definition, always: node.always ?? [], states: Object.fromEntries(states) };
 }
 
 function drawStates(node: AnyStateNode, lines: string[], indent: string): void {

@@ -19,8 +19,20 @@ export function actorNamed(system: System, name: string): AnyActorRef | undefine
   return system.get(name) as AnyActorRef | undefined;
 }
 
+/** The endpoint whose actor it is, from its name; null for those of the house. */
+export function endpointOf(name: string): string | null {
+  const [kind, rest] = cut(name);
+  if (rest === undefined) return null;
+  return kind === 'tps' ? cut(rest)[0] : rest;
+}
+
 /** The kind of an actor, from its name. */
 export function kindOf(name: string): string {
-  const colon = name.indexOf(':');
-  return colon === -1 ? name : name.slice(0, colon);
+  return cut(name)[0];
+}
+
+/** What comes before the first colon, and what after it. */
+function cut(text: string): [string, string | undefined] {
+  const colon = text.indexOf(':');
+  return colon === -1 ? [text, undefined] : [text.slice(0, colon), text.slice(colon + 1)];
 }

@@ -30,6 +30,8 @@ export interface Roster {
   configs(): EndpointConfig[];
   config(id: string): EndpointConfig | undefined;
   entry(id: string): RosterEntry | undefined;
+  /** All of them, for whoever goes through them. */
+  entries(): Readonly<Record<string, RosterEntry>>;
   facts(id: string): EndpointFacts;
   /** Reads the facts of one endpoint again and again: the same object as long as nothing changed. */
   reader(id: string): () => EndpointFacts;
@@ -60,6 +62,7 @@ export function rosterOf(system: () => System, books: Books, empty: EndpointSeed
     configs: () => books.configs(),
     config: (id) => books.config(id),
     entry,
+    entries: () => context().roster,
     facts,
     reader(id) {
       let actor = actorNamed(system(), names.endpoint(id));
@@ -71,10 +74,15 @@ export function rosterOf(system: () => System, books: Books, empty: EndpointSeed
         return facts(id);
       };
     },
-    status(id) {
-      if (entry(id)?.status === 'quarantined') return 'quarantined';
-      const { health, draining } = facts(id);
-      return draining ? 'draining' : health;
-    },
+    status: (id) => statusOf(entry(id), facts(id)),
   };
+}
+
+/** Quarantined if its actor crashed too often, else draining, else its health. */
+export function statusOf(
+  entry: RosterEntry | undefined,
+  { health, draining }: Pick<EndpointFacts, 'health' | 'draining'>,
+): EndpointStatus {
+  if (entry?.status === 'quarantined') return 'quarantined';
+  return draining ? 'draining' : health;
 }

@@ -99,6 +99,9 @@ const SINCE_ADDED = {
   modelSettings: {},
 };
 
+/** What the minutes of an earlier version do not say. */
+const SINCE_COUNTED = { ttftCount: 0, ttftMs: 0, sampleTokens: 0, sampleMs: 0 };
+
 /** Endpoints that had no row get one; where their URL has one by now, the block is for that endpoint. */
 async function giveRows(provisional: EndpointConfig[], block: Block, store: Store): Promise<void> {
   if (provisional.length === 0) return;
@@ -129,7 +132,7 @@ function blockOf(saved: SavedBlock): Block {
     delta: {
       counters: new Map(saved.counters),
       daily: new Map(saved.daily),
-      minutes: new Map(saved.minutes),
+      minutes: new Map(saved.minutes.map(([key, row]) => [key, { ...SINCE_COUNTED, ...row }])),
       usage: new Map(saved.usage ?? []),
       histograms: new Map(
         (saved.histograms ?? []).map(([key, row]) => [key, { ...row, histogram: new Map(row.histogram) }]),

@@ -1,8 +1,9 @@
 import { type Clock, localDate, MINUTE_MS, minuteOf, timestamp } from '../clock.js';
 import type { EngineModel } from '../engines/engine.js';
+import type { EndpointStatus } from '../machines/candidate.js';
 import { worse } from '../machines/circuit.js';
 import type { ApiKind, RequestRecord } from '../machines/records.js';
-import { type Ring, readRing } from '../machines/ring.js';
+import { type Ring, readRing, type Slot } from '../machines/ring.js';
 import { addSums, noSums } from '../machines/sums.js';
 import type { TpsState } from '../machines/tps.js';
 import type { EndpointConfig } from '../persistence/store.js';
@@ -12,11 +13,14 @@ import type { LeaseTable } from './leases.js';
 import { modelStats } from './model-stats.js';
 import { actorNamed, names } from './names.js';
 import { isOffered } from './offered.js';
+import type { Problem } from './problems.js';
 import { recordView } from './record-view.js';
+import { type EndpointFacts, statusOf } from './roster.js';
 import type {
   DailyStatView,
   DashboardEndpointView,
   EndpointModelView,
+  EndpointTpsView,
   EndpointView,
   HistoryPointView,
   ModelStatView,
@@ -29,9 +33,11 @@ import type {
 export interface Views {
   endpoint(config: EndpointConfig): EndpointView;
   endpointModels(id: string): EndpointModelView[];
-  dashboardEndpoint(config: EndpointConfig): DashboardEndpointView;
+  /** `known`: what it is made of, where somebody has that already. */
+  dashboardEndpoint(config: EndpointConfig, known?: KnownOfEndpoint): DashboardEndpointView;
   dashboardEndpoints(): DashboardEndpointView[];
-  stats(): StatsView;
+  /** `endpoints`: all of them, where somebody has their views already. */
+  stats(endpoints?: DashboardEndpointView[]): StatsView;
   history(): HistoryPointView[];
   overview(): object;
   modelStats(endpointId?: string): ModelStatView[];
@@ -40,25 +46,34 @@ export interface Views {
   record(record: RequestRecord): RecordView;
 }
 
+export interface KnownOfEndpoint {
+  facts: EndpointFacts;
+  status: EndpointStatus;
+  active: number;
+}
+
 export interface ViewDeps {
   house: House;
   books: Books;
   leases: LeaseTable;
   clock: Clock;
   healthIntervalMs: number;
+  problems: () => Problem[];
+  /** Tokens that all endpoints write now, per second. */
+  outputTps: () => number;
 }
 
-export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewDeps): Views {
+export function viewsOf(deps: ViewDeps): Views {
+  const { house, books, leases, clock, healthIntervalMs, problems, outputTps } = deps;
   const { roster } = house;
   const today = () => localDate(clock.now());
 
-  function endpoint(config: EndpointConfig): EndpointView {
-    const facts = roster.facts(config.id);
+  function endpoint(config: EndpointConfig, { facts, status } = knownOf(config.id)): EndpointView {
     return {
       id: config.id,
       name: config.name,
       base_url: config.baseUrl,
-      status: roster.status(config.id),
+      status,
       endpoint_type: facts.engineType ?? 'openai_compatible',
       health_check_interval_secs: (config.healthIntervalMs ?? healthIntervalMs) / 1000,
       inference_timeout_secs: config.inferenceTimeoutSecs,
@@ -83,19 +98,24 @@ export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewD
     };
   }
 
-  function dashboardEndpoint(config: EndpointConfig): DashboardEndpointView {
-    const { success, failed } = roster.facts(config.id);
+  function knownOf(id: string): KnownOfEndpoint {
+    const facts = roster.facts(id);
+    return { facts, status: statusOf(roster.entry(id), facts), active: leases.count(id) };
+  }
+
+  function dashboardEndpoint(config: EndpointConfig, known = knownOf(config.id)): DashboardEndpointView {
+    const { success, failed } = known.facts;
     return {
-      ...endpoint(config),
+      ...endpoint(config, known),
       total_requests: success + failed,
       successful_requests: success,
       failed_requests: failed,
-      active_requests: leases.count(config.id),
+      active_requests: known.active,
     };
   }
 
   function dashboardEndpoints(): DashboardEndpointView[] {
-    return newestFirst(roster.configs()).map(dashboardEndpoint);
+    return newestFirst(roster.configs()).map((config) => dashboardEndpoint(config));
   }
 
   function ring(): Ring {
@@ -136,17 +156,16 @@ export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewD
     return views;
   }
 
-  function averageResponseTime(endpoints: DashboardEndpointView[]): number | null {
-    const online = endpoints.filter(({ status }) => status === 'online');
-    if (online.length === 0) return null;
+  function averageResponseTime(endpoints: DashboardEndpointView[], hour: Slot[]): number | null {
+    if (!endpoints.some(({ status }) => status === 'online')) return null;
     let measured = 0;
     let ms = 0;
-    for (const slot of slots()) {
+    for (const slot of hour) {
       measured += slot.measured;
       ms += slot.measuredMs;
     }
     if (measured > 0) return ms / measured;
-    const known = online.filter(({ latency_ms }) => latency_ms !== null);
+    const known = endpoints.filter(({ status, latency_ms }) => status === 'online' && latency_ms !== null);
     if (known.length === 0) return null;
     const requests = known.reduce((sum, one) => sum + one.total_requests, 0);
     const weight = (one: DashboardEndpointView) => (requests === 0 ? 1 : one.total_requests);
@@ -154,41 +173,50 @@ export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewD
     return known.reduce((sum, one) => sum + (one.latency_ms ?? 0) * weight(one), 0) / weights;
   }
 
-  function statsFor(endpoints: DashboardEndpointView[], sums: ModelSums[]): StatsView {
-    const count = (...wanted: string[]) => endpoints.filter(({ status }) => wanted.includes(status)).length;
-    const sum = (pick: (one: DashboardEndpointView) => number) =>
-      endpoints.reduce((all, one) => all + pick(one), 0);
-    const onlineCount = count('online', 'draining');
-    const pending = count('pending');
-    const totals = noSums();
-    for (const { total } of sums) addSums(totals, total);
-    const hour = { success: 0, error: 0 };
-    for (const { success, error } of slots()) {
-      hour.success += success;
-      hour.error += error;
+  function stats(endpoints = dashboardEndpoints()): StatsView {
+    let online = 0;
+    let pending = 0;
+    let success = 0;
+    let failed = 0;
+    let lastSeen: string | null = null;
+    let lastRegistered: string | null = null;
+    for (const one of endpoints) {
+      if (one.status === 'online' || one.status === 'draining') online += 1;
+      else if (one.status === 'pending') pending += 1;
+      success += one.successful_requests;
+      failed += one.failed_requests;
+      lastSeen = later(lastSeen, one.last_seen);
+      lastRegistered = later(lastRegistered, one.registered_at);
     }
-    const lastSeen = newest(endpoints.map((one) => one.last_seen));
+    const tokens = books.tokens();
+    const minutes = slots();
+    const hour = { success: 0, error: 0 };
+    for (const slot of minutes) {
+      hour.success += slot.success;
+      hour.error += slot.error;
+    }
     return {
       total_runtimes: endpoints.length,
-      online_runtimes: onlineCount,
+      online_runtimes: online,
       pending_runtimes: pending,
       registering_runtimes: 0,
-      offline_runtimes: endpoints.length - onlineCount - pending,
-      total_requests: sum((one) => one.total_requests),
-      successful_requests: sum((one) => one.successful_requests),
-      failed_requests: sum((one) => one.failed_requests),
+      offline_runtimes: endpoints.length - online - pending,
+      total_requests: success + failed,
+      successful_requests: success,
+      failed_requests: failed,
       total_active_requests: leases.total,
       queued_requests: house.waiting.size,
       requests_60m: hour,
-      average_response_time_ms: averageResponseTime(endpoints),
+      average_response_time_ms: averageResponseTime(endpoints, minutes),
+      output_tps: Math.round(outputTps() * 10) / 10,
       average_gpu_usage: null,
       average_gpu_memory_usage: null,
       last_metrics_updated_at: lastSeen,
-      last_registered_at: newest(endpoints.map((one) => one.registered_at)),
+      last_registered_at: lastRegistered,
       last_seen_at: lastSeen,
-      total_input_tokens: totals.inputTokens,
-      total_output_tokens: totals.outputTokens,
-      total_tokens: totals.inputTokens + totals.outputTokens,
+      total_input_tokens: tokens.input,
+      total_output_tokens: tokens.output,
+      total_tokens: tokens.input + tokens.output,
     };
   }
 
@@ -200,7 +228,7 @@ export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewD
     }));
   }
 
-  function endpointTps(endpoints: DashboardEndpointView[], sums: ModelSums[]): object[] {
+  function endpointTps(endpoints: DashboardEndpointView[], sums: ModelSums[]): EndpointTpsView[] {
     const byEndpoint = new Map<
       string,
       { samples: number; tokens: number; ms: number; models: Set<string> }
@@ -227,9 +255,10 @@ export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewD
   }
 
   return {
-    endpoint,
+    endpoint: (config) => endpoint(config),
     dashboardEndpoint,
     dashboardEndpoints,
+    stats,
     history,
     modelTps,
 
@@ -240,17 +269,14 @@ export function viewsOf({ house, books, leases, clock, healthIntervalMs }: ViewD
       return models.map((model) => modelView(model, lastSeen, offered(model)));
     },
 
-    stats() {
-      return statsFor(dashboardEndpoints(), books.modelSums(today()));
-    },
-
     overview() {
       const started = clock.mono();
       const endpoints = dashboardEndpoints();
       const sums = books.modelSums(today());
       return {
         endpoints,
-        stats: statsFor(endpoints, sums),
+        stats: stats(endpoints),
+        problems: problems(),
         history: history(),
         endpoint_tps: endpointTps(endpoints, sums),
         time_zone: Intl.DateTimeFormat().resolvedOptions().timeZone,
@@ -296,6 +322,8 @@ function orNull(at: number | null): string | null {
   return at === null ? null : timestamp(at);
 }
 
-function newest(times: (string | null)[]): string | null {
-  return times.reduce((best, at) => (at !== null && (best === null || at > best) ? at : best), null);
+/** The later of two timestamps. */
+function later(a: string | null, b: string | null): string | null {
+  if (a === null || b === null) return a ?? b;
+  return a > b ? a : b;
 }

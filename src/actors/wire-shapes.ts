@@ -72,6 +72,15 @@ export interface ModelTpsView {
   average_duration_ms: number | null;
 }
 
+/** Today's samples of an endpoint, over its models and kinds. */
+export interface EndpointTpsView {
+  endpoint_id: string;
+  model_count: number;
+  aggregate_tps: number | null;
+  total_output_tokens: number;
+  total_requests: number;
+}
+
 export interface DailyStatView {
   date: string;
   total_requests: number;

@@ -1,5 +1,5 @@
 import { computed, shallowRef } from 'vue';
-import { get, post, put, Refusal, whenSignedOut } from './api/http.js';
+import { get, hasSession, post, put, Refusal, whenSignedOut } from './api/http.js';
 
 export interface Me {
   user_id: string | null;
@@ -19,7 +19,8 @@ whenSignedOut(() => {
 /** Who the browser's cookie says we are. Rejects if nobody answers. */
 export async function whoAmI(): Promise<Me | null> {
   try {
-    me.value = await get<Me>('/api/auth/me');
+    const mayEnter = hasSession() || (await get<{ is_open: boolean }>('/dashboard/access.json')).is_open;
+    me.value = mayEnter ? await get<Me>('/api/auth/me') : null;
   } catch (error) {
     if (!(error instanceof Refusal && error.status === 401)) throw error;
     me.value = null;

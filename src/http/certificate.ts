@@ -1,5 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { readFileSync, unwatchFile, watchFile } from 'node:fs';
+import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { createSecureContext, type Server as TlsServer } from 'node:tls';
 import { ConfigError } from '../config.js';
@@ -41,13 +42,16 @@ export function readPair({ cert: certFile, key: keyFile }: TlsFiles): Pair {
 
 function readPem(option: string, file: string): string {
   try {
-    const text = readFileSync(file, 'utf8');
-    // listhen takes a text that does not begin with its first block for the name of a file.
-    return text.slice(Math.max(0, text.indexOf('-----BEGIN')));
+    return pemOf(readFileSync(file, 'utf8'));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new ConfigError(`${option} ${file}: it cannot be read (${code})`, { cause: error });
   }
+}
+
+/** listhen takes a text that does not begin with its first block for the name of a file. */
+function pemOf(text: string): string {
+  return text.slice(Math.max(0, text.indexOf('-----BEGIN')));
 }
 
 function attempt<T>(problem: string, make: () => T): T {
@@ -72,9 +76,7 @@ export function watchPair(
   log: Log,
 ): () => void {
   let served = first;
-  let timer: NodeJS.Timeout | undefined;
   const renew = () => {
-    timer = undefined;
     try {
       const pair = readPair(files);
       if (pair.cert === served.cert && pair.key === served.key) return;
@@ -92,16 +94,39 @@ export function watchPair(
       );
     }
   };
-  // The two are written one after the other: what is read in between does not fit together.
-  const onChange = () => {
-    timer ??= setTimeout(renew, watchMs).unref();
+  // `watchFile` begins with what it finds some time later, and never tells of a change before that.
+  let judged = togetherOf(first.cert, first.key);
+  let before = judged;
+  let timer: NodeJS.Timeout;
+  let isOver = false;
+  const look = async () => {
+    const now = togetherOf(await contentOf(files.cert), await contentOf(files.key));
+    if (isOver) return;
+    // The two are written one after the other: what is read in between does not fit together.
+    if (now !== judged && now === before) {
+      judged = now;
+      renew();
+    }
+    before = now;
+    lookAgain();
   };
-  const watched = [files.cert, files.key];
-  for (const file of watched) watchFile(file, { interval: watchMs, persistent: false }, onChange);
+  const lookAgain = () => {
+    timer = setTimeout(look, watchMs).unref();
+  };
+  lookAgain();
   return () => {
+    isOver = true;
     clearTimeout(timer);
-    for (const file of watched) unwatchFile(file, onChange);
   };
+}
+
+function togetherOf(cert: string, key: string): string {
+  return `${cert}\n\n${key}`;
+}
+
+/** Of a file that cannot be read, why. */
+async function contentOf(file: string): Promise<string> {
+  return readFile(file, 'utf8').then(pemOf, (error: NodeJS.ErrnoException) => String(error.code));
 }
 
 /** From now on new connections get this certificate. */

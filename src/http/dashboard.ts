@@ -2,17 +2,18 @@ import type { Books } from '../actors/books.js';
 import type { Wanted } from '../actors/chooser.js';
 import { definition, mermaid } from '../actors/diagram.js';
 import type { House } from '../actors/house.js';
+import type { Restarts } from '../actors/restarts.js';
 import type { Tree } from '../actors/tree.js';
 import type { Views } from '../actors/view.js';
 import { reasonOf } from '../machines/choose.js';
 import { candidateRecord } from '../machines/decision.js';
 import type { RequestRecord } from '../machines/records.js';
-import { lastAttempt } from '../machines/records.js';
-import type { RequestFilter, RequestList, RequestPage, Store } from '../persistence/store.js';
+import type { RequestList, RequestPage, Store } from '../persistence/store.js';
 import { ApiError } from './errors.js';
 import type { LiveRequest } from './inference.js';
-import { oneOf, time, wholeNumber } from './query.js';
-import type { Route } from './routes.js';
+import { oneOf, wholeNumber } from './query.js';
+import { fitsFilter, requestFilterOf } from './request-filter.js';
+import { Answer, type Route } from './routes.js';
 import { scanned, wantedOf } from './wanted.js';
 
 export interface DashboardRoutesDeps {
@@ -21,6 +22,7 @@ export interface DashboardRoutesDeps {
   store: Store;
   views: Views;
   tree: Tree;
+  restarts: Restarts;
   /** Waits a little for the ledger: true once everything up to now is in the store. */
   caughtUp: () => Promise<boolean>;
   /** The requests under way. */
@@ -36,6 +38,7 @@ export function dashboardRoutes({
   store,
   views,
   tree,
+  restarts,
   caughtUp,
   live,
 }: DashboardRoutesDeps): Route[] {
@@ -53,7 +56,7 @@ export function dashboardRoutes({
       page.before === undefined
         ? books
             .pendingRows()
-            .filter((row) => fits(row, page))
+            .filter((row) => fitsFilter(row, page))
             .reverse()
         : [];
     const first = waiting.slice(page.offset, page.offset + page.limit);
@@ -130,6 +133,15 @@ export function dashboardRoutes({
       if (actor === undefined) throw new ApiError('not_found', `no actor has the id ${params.id}`);
       return actor;
     }),
+    {
+      method: 'POST',
+      path: '/api/dashboard/actors/:id/restart',
+      access: 'endpoints.manage',
+      run: async ({ params, actor }) => {
+        await restarts.restart(params.id ?? '', actor);
+        return new Answer(202, undefined);
+      },
+    },
     read('machines', () =>
       Object.entries(house.machines).map(([id, machine]) => ({
         id,
@@ -154,37 +166,5 @@ function pageOf(query: URLSearchParams): RequestPage {
     );
   }
   const before = query.get('before') ?? undefined;
-  return { ...filterOf(query), limit, offset, ...(before === undefined ? {} : { before }) };
-}
-
-function filterOf(query: URLSearchParams): RequestFilter {
-  const filter: RequestFilter = {};
-  const model = query.get('model');
-  const endpointId = query.get('endpoint_id');
-  const keyId = query.get('key_id');
-  const status = oneOf(query, 'status', ['success', 'error'] as const);
-  const startTime = time(query, 'start_time');
-  const endTime = time(query, 'end_time');
-  if (model !== null && model !== '') filter.model = model;
-  if (endpointId !== null && endpointId !== '') filter.endpointId = endpointId;
-  if (status !== undefined) filter.status = status;
-  if (keyId !== null && keyId !== '') filter.keyId = keyId;
-  if (startTime !== undefined) filter.startTime = startTime;
-  if (endTime !== undefined) filter.endTime = endTime;
-  return filter;
-}
-
-/** The filter for rows that are still in memory. */
-function fits(row: RequestRecord, filter: RequestFilter): boolean {
-  const { model, endpointId, status, keyId, startTime, endTime } = filter;
-  if (keyId !== undefined && row.keyId !== keyId) return false;
-  if (model !== undefined && !wildcard(model).test(row.model)) return false;
-  if (endpointId !== undefined && lastAttempt(row)?.endpointId !== endpointId) return false;
-  if (status !== undefined && (status === 'error') !== (row.error !== null)) return false;
-  return row.completedAt >= (startTime ?? 0) && row.completedAt <= (endTime ?? Number.MAX_SAFE_INTEGER);
-}
-
-function wildcard(pattern: string): RegExp {
-  const parts = pattern.split('*').map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'));
-  return new RegExp(`^${parts.join('.*')}$`, 's');
+  return { ...requestFilterOf(query), limit, offset, ...(before === undefined ? {} : { before }) };
 }

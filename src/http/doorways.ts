@@ -3,7 +3,21 @@ import type { Access, Method, Route } from './routes.js';
 
 /** One request straight to one endpoint. */
 export const TRY_OUT = /^\/api\/endpoints\/([^/]+)\/chat\/completions$/;
-export const EVENTS_PATH = '/api/dashboard/events';
+/** What is pushed for as long as somebody looks. */
+export const EVENT_PATHS = [
+  '/api/dashboard/events',
+  '/api/dashboard/actors/events',
+  '/api/dashboard/actors/:id/events',
+  '/api/dashboard/requests/live/events',
+] as const;
+export type EventPath = (typeof EVENT_PATHS)[number];
+
+/** Whether something is pushed there. */
+export function isEventPath(path: string): boolean {
+  return EVENTS.test(path);
+}
+
+const EVENTS = new RegExp(`^(${EVENT_PATHS.join('|').replace(':id', '[^/]+')})$`);
 
 /** A route as far as the door is concerned. */
 export interface Doorway {
@@ -16,7 +30,7 @@ export interface Doorway {
 const STREAMS: readonly Doorway[] = [
   ...INFERENCE_ROUTES.map(({ path }): Doorway => ({ method: 'POST', path, access: 'openai.inference' })),
   { method: 'POST', path: '/api/endpoints/:id/chat/completions', access: 'endpoints.manage' },
-  { method: 'GET', path: EVENTS_PATH, access: 'dashboard.read' },
+  ...EVENT_PATHS.map((path): Doorway => ({ method: 'GET', path, access: 'dashboard.read' })),
 ];
 
 /** The paths that nobody needs a credential for. */

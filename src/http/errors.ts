@@ -20,6 +20,8 @@ const ERRORS = {
   method_not_allowed: [405, 'invalid_request_error'],
   name_taken: [409, 'conflict_error'],
   url_taken: [409, 'conflict_error'],
+  not_restartable: [409, 'conflict_error'],
+  quarantined: [409, 'conflict_error'],
   request_timeout: [408, 'timeout_error'],
   body_too_large: [413, 'invalid_request_error'],
   unsupported_media_type: [415, 'invalid_request_error'],

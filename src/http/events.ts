@@ -1,175 +1,81 @@
-import { createEventStream, type EventStream, type H3Event } from 'h3';
-import type { Directory } from '../access/directory.js';
-import type { Principal } from '../access/principal.js';
 import type { Books } from '../actors/books.js';
 import type { House } from '../actors/house.js';
+import type { LeaseTable } from '../actors/leases.js';
+import type { Problems } from '../actors/problems.js';
+import type { Tree } from '../actors/tree.js';
 import type { Views } from '../actors/view.js';
-import type { DashboardEndpointView, ModelTpsView, StatsView } from '../actors/wire-shapes.js';
-import type { Clock } from '../clock.js';
-import type { RequestRecord } from '../machines/records.js';
+import type { Watching } from '../actors/watching.js';
+import { actorChanges } from './actor-changes.js';
+import type { EventPath } from './doorways.js';
+import { ApiError } from './errors.js';
+import { EventStream, type EventStreamDeps, type Source } from './event-stream.js';
+import type { LiveRequest } from './inference.js';
+import { liveChanges } from './live-changes.js';
+import { overviewChanges } from './overview-changes.js';
+import { treeChanges } from './tree-changes.js';
 
-/** At most four frames a second. */
-const FRAME_MS = 250;
-const COMMENT_MS = 15_000;
-const MOST_RECORDS = 50;
-/** A reader this many frames behind is let go: it comes back and gets a fresh snapshot. */
-const MOST_UNSENT = 200;
-
-export interface EventsDeps {
-  directory: Directory;
-  clock: Clock;
+export interface EventsDeps extends EventStreamDeps {
   house: House;
   books: Books;
+  leases: LeaseTable;
   views: Views;
+  tree: Tree;
+  watching: Watching;
+  problems: Problems;
+  live: () => LiveRequest[];
 }
 
 export interface Events {
-  /** The stream for one reader. */
-  open(event: H3Event, principal: Principal): unknown;
+  /** The stream of a path; throws where its actor is not. */
+  at(path: EventPath, id: string): EventStream;
   closeAll(): void;
 }
 
-interface Reader {
-  principal: Principal;
-  stream: EventStream;
-  unsent: number;
-}
+/** Everything that is pushed to whoever looks. */
+export function eventsOf(deps: EventsDeps): Events {
+  const { tree, watching, live } = deps;
+  const streamOf = (source: Source) => new EventStream(source, deps);
+  const overview = streamOf(overviewChanges(deps));
+  const actors = streamOf(treeChanges(tree));
+  const requests = streamOf(liveChanges(live));
+  /** Those that somebody looks at. */
+  const ofActors = new Map<string, EventStream>();
 
-interface Message {
-  event: string;
-  data: string;
-}
-
-/** What changes, pushed: made once for all readers, and only while there are any. */
-export function eventsOf({ directory, clock, house, books, views }: EventsDeps): Events {
-  const readers = new Set<Reader>();
-  let nextId = 1;
-  let timer: NodeJS.Timeout | null = null;
-  let lastComment = 0;
-  let endpoints = new Map<string, string>();
-  let rates = new Map<string, string>();
-  let stats = '';
-  let records: RequestRecord[] = [];
-  let omitted = 0;
-  let stopListening = () => {};
-
-  function start(): void {
-    endpoints = new Map(views.dashboardEndpoints().map((view) => [view.id, JSON.stringify(view)]));
-    rates = new Map(ratesNow().map(([key, view]) => [key, JSON.stringify(view)]));
-    stats = JSON.stringify(views.stats());
-    records = [];
-    omitted = 0;
-    stopListening = books.onAppend((record) => {
-      if (records.length < MOST_RECORDS) records.push(record);
-      else omitted += 1;
+  function ofActor(id: string): EventStream {
+    if (tree.alone(id) === undefined) throw new ApiError('not_found', `no actor has the id ${id}`);
+    const known = ofActors.get(id);
+    if (known !== undefined) return known;
+    const source = actorChanges(id, tree, watching);
+    const stream = streamOf({
+      ...source,
+      start() {
+        ofActors.set(id, stream);
+        source.start();
+      },
+      stop() {
+        ofActors.delete(id);
+        source.stop();
+      },
     });
-    timer = setInterval(frame, FRAME_MS);
-  }
-
-  function stop(): void {
-    if (timer !== null) clearInterval(timer);
-    timer = null;
-    stopListening();
-  }
-
-  function ratesNow(): [string, ModelTpsView & { endpoint_id: string }][] {
-    return house.roster
-      .configs()
-      .flatMap(({ id }) =>
-        views
-          .modelTps(id)
-          .map((view): [string, ModelTpsView & { endpoint_id: string }] => [
-            `${id}\n${view.api_kind}\n${view.model_id}`,
-            { endpoint_id: id, ...view },
-          ]),
-      );
-  }
-
-  /** A session that has ended, or a key that was revoked or may no longer, sees nothing more. */
-  function dismiss(): void {
-    const now = clock.now();
-    for (const reader of readers) {
-      if (directory.current(reader.principal, now)?.permissions.has('dashboard.read')) continue;
-      readers.delete(reader);
-      reader.stream.close().catch(() => {});
-    }
-  }
-
-  /** Everything that differs from the frame before. */
-  function frame(): void {
-    dismiss();
-    const messages: Message[] = [
-      ...changes(
-        'endpoint',
-        endpoints,
-        views.dashboardEndpoints().map((view) => [view.id, view]),
-      ),
-      ...changes('tps', rates, ratesNow()),
-    ];
-    const newStats = JSON.stringify(views.stats());
-    if (newStats !== stats) messages.push({ event: 'stats', data: newStats });
-    stats = newStats;
-    if (records.length > 0) {
-      const data = JSON.stringify({ records: records.map(views.record), omitted });
-      messages.push({ event: 'request', data });
-      records = [];
-      omitted = 0;
-    }
-    if (messages.length > 0) {
-      const framed = messages.map((message) => ({ ...message, id: String(nextId++) }));
-      for (const reader of readers) push(reader, framed);
-    }
-    lastComment += FRAME_MS;
-    if (lastComment < COMMENT_MS) return;
-    lastComment = 0;
-    for (const { stream } of readers) stream.pushComment('still here').catch(() => {});
-  }
-
-  function push(reader: Reader, messages: (Message & { id: string })[]): void {
-    if (reader.unsent > MOST_UNSENT) {
-      reader.stream.close().catch(() => {});
-      return;
-    }
-    reader.unsent += 1;
-    const sent = () => {
-      reader.unsent -= 1;
-    };
-    reader.stream.push(messages).then(sent, sent);
+    return stream;
   }
 
   return {
-    open(event, principal) {
-      const stream = createEventStream(event);
-      const reader = { principal, stream, unsent: 0 };
-      if (timer === null) start();
-      readers.add(reader);
-      stream.onClosed(() => {
-        readers.delete(reader);
-        if (readers.size === 0) stop();
-      });
-      push(reader, [{ event: 'snapshot', data: JSON.stringify(views.overview()), id: String(nextId++) }]);
-      return stream;
+    at(path, id) {
+      switch (path) {
+        case '/api/dashboard/events':
+          return overview;
+        case '/api/dashboard/actors/events':
+          return actors;
+        case '/api/dashboard/actors/:id/events':
+          return ofActor(id);
+        case '/api/dashboard/requests/live/events':
+          return requests;
+      }
     },
 
     closeAll() {
-      for (const { stream } of readers) stream.close().catch(() => {});
-      stop();
+      for (const stream of [overview, actors, requests, ...ofActors.values()]) stream.closeAll();
     },
   };
-}
-
-/** One message for each view that is new or differs; `known` is brought up to date. */
-function changes(
-  event: string,
-  known: Map<string, string>,
-  now: [string, DashboardEndpointView | ModelTpsView | StatsView][],
-): Message[] {
-  const messages: Message[] = [];
-  for (const [key, view] of now) {
-    const data = JSON.stringify(view);
-    if (known.get(key) === data) continue;
-    known.set(key, data);
-    messages.push({ event, data });
-  }
-  return messages;
 }

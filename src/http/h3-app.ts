@@ -1,9 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { H3, type H3Event, HTTPError } from 'h3';
+import { fromNodeHandler, H3, type H3Event, HTTPError } from 'h3';
 import { ANONYMOUS } from '../access/directory.js';
 import { actorOf, type Principal } from '../access/principal.js';
 import type { AppDeps } from './app.js';
-import { doorways, EVENTS_PATH, openPathsOf } from './doorways.js';
+import { doorways, EVENT_PATHS, openPathsOf } from './doorways.js';
 import { ApiError, apiErrorOf, errorBody } from './errors.js';
 import { isDeeper } from './json-scan.js';
 import { refuseMedia } from './media.js';
@@ -112,15 +112,31 @@ export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>
       }
     });
   }
-  app.get(EVENTS_PATH, (event) => {
-    try {
+  for (const path of EVENT_PATHS) {
+    const enter = (event: H3Event) => {
       const principal = guest(event, 'dashboard.read');
       refuseMedia(nodeOf(event).req, true);
-      return events.open(event, principal);
-    } catch (error) {
-      return failed(event, error);
-    }
-  });
+      const stream = events.at(path, decoded(event.context.params?.id ?? ''));
+      return (res: ServerResponse) => stream.open(res, principal);
+    };
+    app.get(path, (event) => {
+      try {
+        const open = enter(event);
+        return fromNodeHandler(() => open(nodeOf(event).res))(event);
+      } catch (error) {
+        return failed(event, error);
+      }
+    });
+    // A stream has no end that a HEAD could wait for.
+    app.head(path, (event) => {
+      try {
+        enter(event);
+        return new Response(null, { headers: { 'content-type': 'text/event-stream' } });
+      } catch (error) {
+        return failed(event, error);
+      }
+    });
+  }
   for (const [path, methods] of allowed) {
     app.all(path, (event) => {
       const allow = methods.join(', ');
@@ -155,7 +171,8 @@ function answer(value: unknown, res: ServerResponse): Response {
   if (cookies.length > 0) res.setHeader('set-cookie', cookies);
   const all = { 'cache-control': 'no-store', ...headers };
   if (body === undefined) return new Response(null, { status, headers: all });
-  if (typeof body === 'string') return new Response(body, { status, headers: all });
+  if (typeof body === 'string' || body instanceof ReadableStream)
+    return new Response(body, { status, headers: all });
   return new Response(JSON.stringify(body), {
     status,
     headers: { ...all, 'content-type': 'application/json' },

@@ -4,6 +4,7 @@ import type { Books } from '../actors/books.js';
 import { type Clock, localDate, timestamp } from '../clock.js';
 import { monthOf, type Usage } from '../machines/usage.js';
 import type { AccessStore, MonthlyUsage, Owner } from '../persistence/access-store.js';
+import { type Cell, csvOf } from './csv.js';
 import { ApiError } from './errors.js';
 import { Answer, type Route } from './routes.js';
 
@@ -62,7 +63,7 @@ export function keyUsageRoutes(deps: KeyUsageRoutesDeps): Route[] {
         const from = month(query, 'from') ?? '0000-01';
         await caughtUp();
         const [rows, owners] = [await store.monthlyUsage(from, to), await store.owners()];
-        return new Answer(200, csvOf(rows, owners), {
+        return new Answer(200, csvOf(lines(rows, owners)), {
           'content-type': 'text/csv; charset=utf-8',
           'content-disposition': 'attachment; filename="troupe-usage.csv"',
         });
@@ -82,9 +83,9 @@ function month(query: URLSearchParams, name: string): string | undefined {
   throw new ApiError('invalid_request', `${name}: a month such as 2026-01`, { param: name });
 }
 
-function csvOf(rows: MonthlyUsage[], owners: Owner[]): string {
+function lines(rows: MonthlyUsage[], owners: Owner[]): Cell[][] {
   const names = new Map(owners.map((owner) => [owner.ownerId, owner]));
-  const lines = rows.map((row) => {
+  const found = rows.map((row) => {
     const owner = names.get(row.ownerId);
     const isEnvironment = row.ownerId === NOBODY;
     return [
@@ -99,12 +100,5 @@ function csvOf(rows: MonthlyUsage[], owners: Owner[]): string {
       row.outputTokens,
     ];
   });
-  return [COLUMNS, ...lines].map((line) => `${line.map(cell).join(',')}\r\n`).join('');
-}
-
-/** As RFC 4180 has it; a text that a spreadsheet would take for a formula is marked as a text. */
-function cell(value: string | number): string {
-  const text = String(value);
-  const plain = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
-  return /[",\r\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+  return [COLUMNS, ...found];
 }

@@ -16,8 +16,11 @@ export interface Page {
   serve(req: IncomingMessage, res: ServerResponse): boolean;
 }
 
-/** The dashboard's files. They hold no data, so nobody needs a credential for them. */
-export function pageOf(directory: string): Page {
+/** What the page must know before it asks for anything: a refusal would stand in the browser's console. */
+const ACCESS = `${BASE}/access.json`;
+
+/** The dashboard's files. They hold no data, so nobody needs a credential for them. `isOpen`: nobody has to log in. */
+export function pageOf(directory: string, isOpen: boolean): Page {
   const files = existsSync(directory)
     ? sirv(directory, { etag: true, brotli: true, gzip: true, single: true, setHeaders: cacheControl })
     : null;
@@ -33,6 +36,11 @@ export function pageOf(directory: string): Page {
       }
       if (path === '/') {
         res.writeHead(302, { location: BASE }).end();
+        return true;
+      }
+      if (path === ACCESS) {
+        res.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'no-store' });
+        res.end(JSON.stringify({ is_open: isOpen }));
         return true;
       }
       if (files === null) {

@@ -23,7 +23,21 @@ export function oneOf<T extends string>(
   if (text === null || text === '') return undefined;
   const value = allowed.find((one) => one === text);
   if (value !== undefined) return value;
-  throw new ApiError('invalid_request', `${name}: one of ${allowed.join(', ')}`, { param: name });
+  throw noneOf(name, allowed);
+}
+
+export function requiredOneOf<T extends string>(
+  query: URLSearchParams,
+  name: string,
+  allowed: readonly T[],
+): T {
+  const value = oneOf(query, name, allowed);
+  if (value === undefined) throw noneOf(name, allowed);
+  return value;
+}
+
+function noneOf(name: string, allowed: readonly string[]): ApiError {
+  return new ApiError('invalid_request', `${name}: one of ${allowed.join(', ')}`, { param: name });
 }
 
 /** A time (RFC 3339) as wall-clock ms. */

@@ -39,7 +39,7 @@ export interface Call {
   bytes(): Promise<Buffer>;
 }
 
-/** An answer that is not simply 200 with JSON; a body that is a text goes out as it is. */
+/** An answer that is not simply 200 with JSON; a body that is a text or a stream of bytes goes out as it is. */
 export class Answer {
   readonly status: number;
   readonly body: unknown;

@@ -26,6 +26,7 @@ export type BoxEvent =
   | { type: 'sample'; tracker: Tracker }
   | { type: 'trackers'; trackers: Tracker[] }
   | { type: 'restart'; actorId: string }
+  | { type: 'renew'; actorId: string }
   | MovedEvent
   | ErrorActorEvent<unknown, string>;
 
@@ -34,6 +35,7 @@ export type BoxReport =
   | { type: 'child.started'; boxId: string; actorId: string }
   | { type: 'child.crashed'; boxId: string; actorId: string; error: string }
   | { type: 'child.restarted'; boxId: string; actorId: string }
+  | { type: 'child.renewed'; boxId: string; actorId: string }
   | { type: 'child.moved'; boxId: string; actorId: string; event: string; to: string };
 
 /** Where the seeds of a box's children come from: read in the same synchronous step as the spawn. */
@@ -114,9 +116,15 @@ export function boxMachine(seeds: BoxSeeds, { reap, mono }: BoxDeps) {
           { delay: backoffMs(crashes, RESTART_FIRST_MS, RESTART_MOST_MS), id: `restart:${actorId}` },
         );
       }),
+      /** One in back-off comes back, and one that somebody asks for begins anew: from its seed, in this step. */
       reviveChild: enqueueActions(({ context, event, enqueue }) => {
-        if (event.type !== 'restart') return;
+        if (event.type !== 'restart' && event.type !== 'renew') return;
         const { actorId } = event;
+        const isAsked = event.type === 'renew';
+        if (isAsked) {
+          enqueue.cancel(`restart:${actorId}`);
+          enqueue.stopChild(actorId);
+        }
         const tracker = context.trackers[actorId];
         if (tracker !== undefined) {
           enqueue.spawnChild('tps', {
@@ -132,7 +140,11 @@ export function boxMachine(seeds: BoxSeeds, { reap, mono }: BoxDeps) {
           });
         }
         enqueue.assign({ down: ({ context: c }) => without(c.down, actorId) });
-        enqueue.sendParent({ type: 'child.restarted', boxId: context.id, actorId } satisfies BoxReport);
+        enqueue.sendParent({
+          type: isAsked ? 'child.renewed' : 'child.restarted',
+          boxId: context.id,
+          actorId,
+        } satisfies BoxReport);
       }),
       passOn: sendParent(({ context, event }): BoxReport => {
         const { actorId, event: cause, to } = event as MovedEvent;
@@ -140,9 +152,14 @@ export function boxMachine(seeds: BoxSeeds, { reap, mono }: BoxDeps) {
       }),
     },
     guards: {
+      isOurs: ({ context, event }) =>
+        event.type === 'renew' &&
+        (event.actorId === `endpoint:${context.id}` || event.actorId in context.trackers),
       isDown: ({ context, event }) => event.type === 'restart' && event.actorId in context.down,
       isLastDown: ({ context, event }) =>
-        event.type === 'restart' && event.actorId in context.down && Object.keys(context.down).length === 1,
+        (event.type === 'restart' || event.type === 'renew') &&
+        event.actorId in context.down &&
+        Object.keys(context.down).length === 1,
     },
   }).createMachine({
     id: 'box',
@@ -153,6 +170,7 @@ export function boxMachine(seeds: BoxSeeds, { reap, mono }: BoxDeps) {
       sample: { actions: 'spawnTrackers' },
       trackers: { actions: 'spawnTrackers' },
       moved: { actions: 'passOn' },
+      renew: { guard: 'isOurs', actions: 'reviveChild' },
       'xstate.error.actor.*': { target: '.mending', actions: 'bury' },
     },
     states: {
@@ -162,6 +180,10 @@ export function boxMachine(seeds: BoxSeeds, { reap, mono }: BoxDeps) {
           restart: [
             { guard: 'isLastDown', target: 'steady', actions: 'reviveChild' },
             { guard: 'isDown', actions: 'reviveChild' },
+          ],
+          renew: [
+            { guard: 'isLastDown', target: 'steady', actions: 'reviveChild' },
+            { guard: 'isOurs', actions: 'reviveChild' },
           ],
         },
       },

@@ -8,6 +8,7 @@ import {
   errorText,
   newChild,
   noteCrash,
+  noteRenewal,
   noteRestart,
   noteTransition,
   recentCrashes,
@@ -38,6 +39,7 @@ export type EndpointsEvent =
   | { type: 'remove'; id: string }
   | { type: 'revive'; id: string }
   | { type: 'box.restart'; id: string }
+  | { type: 'renew'; id: string }
   | BoxReport
   | ErrorActorEvent<unknown, string>;
 
@@ -129,6 +131,24 @@ export function endpointsMachine(box: ReturnType<typeof boxMachine>, deps: Endpo
         enqueue.spawnChild('box', { id: name, systemId: name, input: { id: event.id } });
         enqueue(deps.changed);
       }),
+      /** Somebody asked for it. A quarantined one is resumed instead. */
+      renewBox: enqueueActions(({ context, event, enqueue }) => {
+        if (event.type !== 'renew') return;
+        const entry = context.roster[event.id];
+        if (entry === undefined || entry.status === 'quarantined') return;
+        const name = `box:${event.id}`;
+        const record = noteRenewal(entry.actors[name] ?? newChild('box'), deps.moment().at);
+        enqueue.cancel(`restart:${event.id}`);
+        enqueue.stopChild(name);
+        enqueue.assign({
+          roster: {
+            ...context.roster,
+            [event.id]: { ...entry, status: 'running', actors: { ...entry.actors, [name]: record } },
+          },
+        });
+        enqueue.spawnChild('box', { id: name, systemId: name, input: { id: event.id } });
+        enqueue(deps.changed);
+      }),
       buryBox: enqueueActions(({ context, event, enqueue, self }) => {
         const { actorId, error } = event as ErrorActorEvent<unknown, string>;
         const id = actorId.slice('box:'.length);
@@ -186,9 +206,11 @@ export function endpointsMachine(box: ReturnType<typeof boxMachine>, deps: Endpo
       remove: { actions: 'remove' },
       revive: { actions: 'revive' },
       'box.restart': { actions: 'restartBox' },
+      renew: { actions: 'renewBox' },
       'child.started': { actions: 'noteReport' },
       'child.moved': { actions: 'noteReport' },
       'child.restarted': { actions: 'noteReport' },
+      'child.renewed': { actions: 'noteReport' },
       'child.crashed': { actions: ['noteReport', 'quarantineIfTooMany'] },
       'xstate.error.actor.*': { actions: 'buryBox' },
     },
@@ -221,6 +243,8 @@ function noteReport(
         return noteCrash(before, report.error, mono, at);
       case 'child.restarted':
         return noteRestart(before, at);
+      case 'child.renewed':
+        return noteRenewal(before, at);
       case 'child.moved': {
         const from = before.transitions[before.transitions.length - 1]?.to ?? null;
         return noteTransition(before, { at, event: report.event, from, to: report.to });

@@ -11,6 +11,7 @@ import {
   errorText,
   newChild,
   noteCrash,
+  noteRenewal,
   noteRestart,
   noteTransition,
 } from './supervision.js';
@@ -28,6 +29,7 @@ export type RootEvent =
   | { type: 'drain' }
   | { type: 'stop' }
   | { type: 'restart'; actorId: string }
+  | { type: 'renew'; actorId: string }
   | { type: 'spawn'; name: ChildName }
   | LedgerMoved
   | ErrorActorEvent<unknown, string>;
@@ -46,6 +48,8 @@ const RESEED_MS = 10_000;
 
 /** These can be done without for a while; without the others the house is closed. */
 const PARKABLE = ['ledger', 'history', 'queue'];
+/** Those that somebody may ask to begin anew. */
+const RENEWABLE = ['history', 'queue'];
 const CHILDREN = ['ledger', 'history', 'queue', 'endpoints', 'ticker'] as const;
 type ChildName = (typeof CHILDREN)[number];
 
@@ -104,7 +108,10 @@ export function rootMachine(endpoints: ReturnType<typeof endpointsMachine>, deps
         });
         enqueue.raise(
           { type: 'restart', actorId },
-          { delay: parked ? PARKED_MS : backoffMs(child.crashes.length, RESTART_FIRST_MS, RESTART_MOST_MS) },
+          {
+            delay: parked ? PARKED_MS : backoffMs(child.crashes.length, RESTART_FIRST_MS, RESTART_MOST_MS),
+            id: `restart:${actorId}`,
+          },
         );
       }),
       revive: enqueueActions(({ context, event, enqueue }) => {
@@ -116,8 +123,19 @@ export function rootMachine(endpoints: ReturnType<typeof endpointsMachine>, deps
         });
         enqueue.raise({ type: 'spawn', name: event.actorId as ChildName });
       }),
+      /** Somebody asked for it; a parked one need not wait for its time. */
+      renew: enqueueActions(({ context, event, enqueue }) => {
+        if (event.type !== 'renew') return;
+        const { actorId } = event;
+        const child = noteRenewal(context.children[actorId] ?? newChild(actorId), deps.moment().at);
+        enqueue.cancel(`restart:${actorId}`);
+        enqueue.stopChild(actorId);
+        enqueue.assign({ children: { ...context.children, [actorId]: child } });
+        enqueue.raise({ type: 'spawn', name: actorId as ChildName });
+      }),
     },
     guards: {
+      isRenewable: ({ event }) => event.type === 'renew' && RENEWABLE.includes(event.actorId),
       /** False is how a supervisor escalates: the crash stays unhandled and takes the root with it. */
       mayContinue: ({ context, event }) => {
         const { actorId } = event as ErrorActorEvent<unknown, string>;
@@ -140,6 +158,7 @@ export function rootMachine(endpoints: ReturnType<typeof endpointsMachine>, deps
     on: {
       moved: { actions: 'noteMoved' },
       restart: { actions: 'revive' },
+      renew: { guard: 'isRenewable', actions: 'renew' },
       spawn: { actions: 'spawnNamed' },
       'xstate.error.actor.*': { guard: 'mayContinue', actions: 'bury' },
     },

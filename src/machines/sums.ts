@@ -40,6 +40,12 @@ export interface MinuteSums {
   /** Rows with outcome success and the sum of their durations: the average response time. */
   measured: number;
   measuredMs: number;
+  /** Those of them that tell the time to their first token, and the sum of it. */
+  ttftCount: number;
+  ttftMs: number;
+  /** Output tokens and duration of the answers that gave a TPS sample. */
+  sampleTokens: number;
+  sampleMs: number;
 }
 
 /** What a run of records adds to every stored sum. Increments only, so order and grouping do not matter. */
@@ -166,13 +172,31 @@ function foldMinute(delta: Delta, record: RequestRecord): void {
   else row.error += 1;
   row.inputTokens += last?.inputTokens ?? 0;
   row.outputTokens += last?.outputTokens ?? 0;
+  if (last?.sampled) {
+    row.sampleTokens += last.outputTokens ?? 0;
+    row.sampleMs += last.durationMs;
+  }
   if (record.outcome !== 'success') return;
   row.measured += 1;
   row.measuredMs += record.durationMs;
+  if (record.ttftMs === null) return;
+  row.ttftCount += 1;
+  row.ttftMs += record.ttftMs;
 }
 
 function noMinute() {
-  return { success: 0, error: 0, inputTokens: 0, outputTokens: 0, measured: 0, measuredMs: 0 };
+  return {
+    success: 0,
+    error: 0,
+    inputTokens: 0,
+    outputTokens: 0,
+    measured: 0,
+    measuredMs: 0,
+    ttftCount: 0,
+    ttftMs: 0,
+    sampleTokens: 0,
+    sampleMs: 0,
+  };
 }
 
 function addMinute(to: MinuteSums, from: MinuteSums): void {
@@ -182,6 +206,10 @@ function addMinute(to: MinuteSums, from: MinuteSums): void {
   to.outputTokens += from.outputTokens;
   to.measured += from.measured;
   to.measuredMs += from.measuredMs;
+  to.ttftCount += from.ttftCount;
+  to.ttftMs += from.ttftMs;
+  to.sampleTokens += from.sampleTokens;
+  to.sampleMs += from.sampleMs;
 }
 
 function entry<V>(map: Map<string, V>, key: string, make: () => V): V {

@@ -25,6 +25,12 @@ export const MOST_CRASHES = 5;
 export const CRASH_WINDOW_MS = 60_000;
 const MOST_TRANSITIONS = 100;
 
+/** What a supervisor notes of a child by itself; all else its children tell. */
+const CRASHED = 'crashed';
+const RESTARTED = 'restarted';
+const ASKED = 'restart asked for';
+export const SUPERVISED: ReadonlySet<string> = new Set([CRASHED, RESTARTED, ASKED]);
+
 export function newChild(kind: string): ChildRecord {
   return { kind, status: 'active', restarts: 0, lastError: null, crashes: [], transitions: [] };
 }
@@ -33,12 +39,18 @@ export function newChild(kind: string): ChildRecord {
 export function noteCrash(child: ChildRecord, error: string, mono: number, at: number): ChildRecord {
   const crashes = [...recentCrashes(child.crashes, mono), mono];
   const noted = { ...child, status: 'restarting' as const, lastError: error, crashes };
-  return noteTransition(noted, { at, event: 'crashed', from: lastState(child), to: null });
+  return noteTransition(noted, { at, event: CRASHED, from: lastState(child), to: null });
 }
 
 export function noteRestart(child: ChildRecord, at: number): ChildRecord {
   const noted = { ...child, status: 'active' as const, restarts: child.restarts + 1 };
-  return noteTransition(noted, { at, event: 'restarted', from: null, to: lastState(child) });
+  return noteTransition(noted, { at, event: RESTARTED, from: null, to: lastState(child) });
+}
+
+/** Somebody asked for it: no crash, so nothing that leads to quarantine. Its restart is noted with it. */
+export function noteRenewal(child: ChildRecord, at: number): ChildRecord {
+  const from = child.status === 'active' ? lastState(child) : null;
+  return noteRestart(noteTransition(child, { at, event: ASKED, from, to: null }), at);
 }
 
 export function noteTransition(child: ChildRecord, transition: Transition): ChildRecord {

@@ -4,6 +4,7 @@ import type { EngineModel } from '../engines/engine.js';
 import type { ModelHistogram } from '../machines/hour-histograms.js';
 import type { RequestRecord } from '../machines/records.js';
 import type { Slot } from '../machines/ring.js';
+import type { Range, SeriesFilter, Steps } from '../machines/series.js';
 import type { OwnerUsage } from '../machines/usage.js';
 import type { AccessStore, AuditEntry } from './access-store.js';
 
@@ -108,6 +109,33 @@ export interface RequestList {
   capped: boolean;
 }
 
+/** A row's place in the list of requests. */
+export interface RequestPlace {
+  completedAt: number;
+  seq: number;
+}
+
+export interface RequestSlice {
+  /** Without their decisions. */
+  records: RequestRecord[];
+  /** Null: there is nothing after these. */
+  next: RequestPlace | null;
+}
+
+export interface SeriesQuery extends SeriesFilter {
+  range: Range;
+  /** In steps since the epoch, both inclusive. */
+  first: number;
+  last: number;
+  run: string;
+}
+
+export interface StoredSeries {
+  /** The last sequence number of the run that is in the sums. */
+  seq: number;
+  steps: Steps;
+}
+
 /** What opening found and did; each line is worth a warning. */
 export interface OpenReport {
   mode: 'read-write' | 'read-only';
@@ -182,6 +210,10 @@ export interface Store {
   /** Days in [from, before), ascending, only those with requests. */
   dailyStats(endpointId: string, from: string, before: string): Promise<DailyStat[]>;
   requests(page: RequestPage): Promise<RequestList>;
+  /** What fits of the next `limit` rows after a place, newest first. */
+  requestSlice(filter: RequestFilter, after: RequestPlace | null, limit: number): Promise<RequestSlice>;
+  /** Minutes and hours summed up by step, and how far they hold what the run has appended. */
+  series(query: SeriesQuery): Promise<StoredSeries>;
   /** By its id or its request id. */
   request(id: string): Promise<RequestRecord | undefined>;
 

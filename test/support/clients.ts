@@ -105,6 +105,27 @@ export function payloads(text: string): string[] {
     .map((line) => line.slice(5).trim());
 }
 
+/** One event that was pushed. */
+export interface Frame {
+  id: string;
+  event: string;
+  // biome-ignore lint/suspicious/noExplicitAny: frames are judged by the assertions on them
+  data: any;
+}
+
+/** The whole events of a stream so far, without comments. */
+export function framesOf(reply: RawReply): Frame[] {
+  return reply
+    .text()
+    .split('\n\n')
+    .slice(0, -1)
+    .filter((block) => !block.startsWith(':'))
+    .map((block) => {
+      const field = (name: string) => new RegExp(`^${name}: ?(.*)$`, 'm').exec(block)?.[1] ?? '';
+      return { id: field('id'), event: field('event'), data: JSON.parse(field('data')) };
+    });
+}
+
 /** A bare connection: writes bytes, collects bytes. */
 export interface Wire {
   socket: Socket;

@@ -73,7 +73,15 @@ export async function startHouse(options: HouseOptions = {}) {
     house.root.stop();
   });
   while (!house.root.getSnapshot().matches('running')) await pause(1);
-  const views = viewsOf({ house, books, leases, clock, healthIntervalMs: 10_000 });
+  const views = viewsOf({
+    house,
+    books,
+    leases,
+    clock,
+    healthIntervalMs: 10_000,
+    problems: () => [],
+    outputTps: () => 0,
+  });
   const tree = treeOf({ house, books, leases });
   const pending = () => (timers as unknown as { timeouts: Map<number, unknown> }).timeouts.size;
   const actor = (name: string) => house.system.get(name) as AnyActorRef | undefined;
@@ -169,6 +177,8 @@ export class MemoryStore implements Store {
     warnings: [],
   });
   requests = async () => ({ records: this.rows, total: this.rows.length, capped: false });
+  requestSlice = async () => ({ records: this.rows.toReversed(), next: null });
+  series = async () => ({ seq: this.#seq, steps: new Map() });
   request = async () => undefined;
   dailyStats = async () => [];
   recover = async () => this.#mayFail('recover');

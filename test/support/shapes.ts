@@ -140,6 +140,7 @@ export const stats = z.strictObject({
   queued_requests: count,
   requests_60m: z.strictObject({ success: count, error: count }),
   average_response_time_ms: z.number().nullable(),
+  output_tps: z.number().min(0),
   average_gpu_usage: z.number().nullable(),
   average_gpu_memory_usage: z.number().nullable(),
   last_metrics_updated_at: ts.nullable(),
@@ -149,9 +150,20 @@ export const stats = z.strictObject({
   total_output_tokens: count,
   total_tokens: count,
 });
+export const problems = z.array(
+  z.strictObject({
+    code: z.string().regex(/^[a-z_]+$/),
+    severity: z.enum(['warning', 'error']),
+    endpoint_id: uuid.nullable(),
+    endpoint_name: z.string().nullable(),
+    detail: z.string().nullable(),
+    since: ts.nullable(),
+  }),
+);
 export const overview = z.strictObject({
   endpoints: z.array(dashboardEndpoint),
   stats,
+  problems,
   history: z.array(historyPoint).length(60),
   endpoint_tps: z.array(endpointTps),
   time_zone: z.string().min(1),

@@ -34,6 +34,11 @@ export const post = <T>(path: string, body: unknown = {}) => call<T>('POST', pat
 export const put = <T>(path: string, body: unknown) => call<T>('PUT', path, body);
 export const remove = <T>(path: string) => call<T>('DELETE', path);
 
+/** Whether this browser has logged in; the session may have ended since. */
+export function hasSession(): boolean {
+  return CSRF_COOKIE.test(document.cookie);
+}
+
 /** The headers of a request that changes something: the cookie alone must not be enough. */
 export function changingHeaders(): Record<string, string> {
   const token = CSRF_COOKIE.exec(document.cookie)?.[1];

@@ -193,3 +193,5 @@ export interface Setting {
   value: string | number | boolean | string[] | null;
   source: 'default' | 'environment' | 'option' | 'file' | 'store';
 }
+
+export type { ModelPlaceView as ModelPlace, ModelView as FleetModel } from '../../actors/model-places.js';

@@ -27,7 +27,7 @@ export interface FeedDeps {
 
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 15_000;
-const POLL_MS = 5000;
+const POLL_MS = 4000;
 /** So long the first event may take: it is sent at once. */
 const HEAD_PATIENCE_MS = 10_000;
 /** A stream that says nothing for so long may be gone without a word, as after a sleep: a new one costs little. */
@@ -43,6 +43,10 @@ export function feedOf({ url, events, poll, random = Math.random }: FeedDeps): F
   let hiding: ReturnType<typeof setTimeout> | undefined;
   let failures = 0;
   let isWanted = false;
+  /** Wall clock, ms. */
+  let tryAgainAt = 0;
+  /** Counts polls: only the last one counts. */
+  let asked = 0;
 
   function open(): void {
     close();
@@ -75,18 +79,28 @@ export function feedOf({ url, events, poll, random = Math.random }: FeedDeps): F
   function failed(): void {
     close();
     failures += 1;
-    const wait = Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** (failures - 1)) * (0.75 + random() / 2);
-    // A proxy may let answers through and hold streams back.
-    poll().then(
-      () => again({ state: 'polling' }, Math.max(wait, POLL_MS)),
-      () => again({ state: 'lost', retryAt: Date.now() + wait }, wait),
-    );
+    tryAgainAt =
+      Date.now() + Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** (failures - 1)) * (0.75 + random() / 2);
+    ask();
   }
 
-  function again(state: Connection, wait: number): void {
-    if (!isWanted || source !== null) return;
-    connection.value = state;
-    timer = setTimeout(open, wait);
+  /** A proxy may let answers through and hold streams back. */
+  function ask(): void {
+    asked += 1;
+    const own = asked;
+    const still = () => isWanted && source === null && own === asked && connection.value.state !== 'resting';
+    poll().then(
+      () => {
+        if (!still()) return;
+        connection.value = { state: 'polling' };
+        timer = setTimeout(Date.now() < tryAgainAt ? ask : open, POLL_MS);
+      },
+      () => {
+        if (!still()) return;
+        connection.value = { state: 'lost', retryAt: tryAgainAt };
+        timer = setTimeout(open, Math.max(0, tryAgainAt - Date.now()));
+      },
+    );
   }
 
   function onVisibility(): void {

@@ -63,10 +63,15 @@ function apply(): void {
   heardAt.value = Date.now();
 }
 
+let hasHeard = false;
+
 /** What came before a snapshot is in it. */
 function snapshot(overview: Overview): void {
   waiting.length = 0;
   takeOverview(overview);
+  // What ended while nobody was listening is not in it.
+  if (hasHeard) tellRecords([], 1);
+  hasHeard = true;
 }
 
 export const feed = feedOf({

@@ -1,6 +1,6 @@
 import ELK, { type ElkExtendedEdge, type ElkNode } from 'elkjs/lib/elk-api.js';
 import workerUrl from 'elkjs/lib/elk-worker.min.js?url';
-import type { Chart, ChartState } from './statechart.js';
+import type { Chart, ChartArrow, ChartState } from './statechart.js';
 
 /** Where everything lies, in pixels from the chart's upper left. */
 export interface Layout {
@@ -24,7 +24,7 @@ const LETTER = 6.7;
 const LINE = 15;
 const OPTIONS = {
   'elk.algorithm': 'layered',
-  'elk.direction': 'RIGHT',
+  'elk.direction': 'DOWN',
   'elk.hierarchyHandling': 'INCLUDE_CHILDREN',
   'elk.edgeRouting': 'ORTHOGONAL',
   'elk.layered.spacing.nodeNodeBetweenLayers': '36',
@@ -41,8 +41,27 @@ const GROUP = { ...OPTIONS, 'elk.padding': '[top=36,left=16,bottom=16,right=16]'
 
 let elk: InstanceType<typeof ELK> | null = null;
 
+const REGION_GAP = 14;
+
 /** Laid out beside the main thread. */
-export async function layOut({ states, arrows }: Chart): Promise<Layout> {
+export async function layOut({ isParallel, states, arrows }: Chart): Promise<Layout> {
+  if (!isParallel) return layOutFrom(0, states, arrows);
+  // Nothing leads from one region to another: they stand one below the other.
+  const whole: Layout = { width: 0, height: 0, states: [], arrows: [] };
+  for (const region of states) {
+    const ids = new Set(flat([region]).map(({ id }) => id));
+    const own = arrows.filter(({ source, target }) => ids.has(source) && ids.has(target));
+    const top = whole.height === 0 ? 0 : whole.height + REGION_GAP;
+    const part = await layOutFrom(top, [region], own);
+    whole.width = Math.max(whole.width, part.width);
+    whole.height = part.height;
+    whole.states.push(...part.states);
+    whole.arrows.push(...part.arrows);
+  }
+  return whole;
+}
+
+async function layOutFrom(top: number, states: ChartState[], arrows: ChartArrow[]): Promise<Layout> {
   // A classic worker of this server: the page may run nothing else.
   elk ??= new ELK({ workerFactory: () => new Worker(workerUrl) });
   const graph: ElkNode = {
@@ -64,12 +83,12 @@ export async function layOut({ states, arrows }: Chart): Promise<Layout> {
   };
   const laidOut = await elk.layout(graph);
   const found: Layout['states'] = [];
-  collect(laidOut.children ?? [], new Map(flat(states).map((state) => [state.id, state])), found);
+  collect(laidOut.children ?? [], top, new Map(flat(states).map((state) => [state.id, state])), found);
   return {
     width: laidOut.width ?? 0,
-    height: laidOut.height ?? 0,
+    height: top + (laidOut.height ?? 0),
     states: found,
-    arrows: (laidOut.edges ?? []).map(arrowOf),
+    arrows: (laidOut.edges ?? []).map((edge) => arrowOf(edge, top)),
   };
 }
 
@@ -82,27 +101,37 @@ function flat(states: readonly ChartState[]): ChartState[] {
   return states.flatMap((state) => [state, ...flat(state.children)]);
 }
 
-function collect(nodes: ElkNode[], known: Map<string, ChartState>, found: Layout['states']): void {
+function collect(
+  nodes: ElkNode[],
+  top: number,
+  known: Map<string, ChartState>,
+  found: Layout['states'],
+): void {
   for (const { id, x = 0, y = 0, width = 0, height = 0, children = [] } of nodes) {
     const state = known.get(id);
     if (state === undefined) continue;
     const { name, isInitial, isFinal } = state;
-    found.push({ id, name, x, y, width, height, isGroup: children.length > 0, isInitial, isFinal });
-    collect(children, known, found);
+    found.push({ id, name, x, y: top + y, width, height, isGroup: children.length > 0, isInitial, isFinal });
+    collect(children, top, known, found);
   }
 }
 
 const ROUND = 6;
 
-function arrowOf({ id, sections = [], labels = [] }: ElkExtendedEdge): Layout['arrows'][number] {
+function arrowOf({ id, sections = [], labels = [] }: ElkExtendedEdge, top: number): Layout['arrows'][number] {
   const [section] = sections;
   const points =
-    section === undefined ? [] : [section.startPoint, ...(section.bendPoints ?? []), section.endPoint];
+    section === undefined
+      ? []
+      : [section.startPoint, ...(section.bendPoints ?? []), section.endPoint].map(({ x, y }) => ({
+          x,
+          y: top + y,
+        }));
   return {
     id,
     path: rounded(points),
     labels: labels.flatMap(({ text = '', x = 0, y = 0 }) =>
-      text.split('\n').map((line, index) => ({ text: line, x: x + 4, y: y + index * LINE + 11 })),
+      text.split('\n').map((line, index) => ({ text: line, x: x + 4, y: top + y + index * LINE + 11 })),
     ),
   };
 }

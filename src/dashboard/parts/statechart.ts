@@ -14,6 +14,8 @@ export interface StateDefinition {
   initial?: { target: string[] };
   states: Record<string, StateDefinition>;
   transitions: TransitionDefinition[];
+  /** Those that need no event. */
+  always: TransitionDefinition[];
 }
 
 export interface MachineDefinition {
@@ -39,6 +41,8 @@ export interface ChartArrow {
 }
 
 export interface Chart {
+  /** The states are regions that are all active, and stand one below the other. */
+  isParallel: boolean;
   states: ChartState[];
   arrows: ChartArrow[];
 }
@@ -47,7 +51,7 @@ export function chartOf(root: StateDefinition): Chart {
   const arrows = new Map<string, ChartArrow>();
   const states = Object.values(root.states).map((child) => stateOf(child, initialOf(root)));
   collect(root, arrows);
-  return { states, arrows: [...arrows.values()] };
+  return { isParallel: root.type === 'parallel', states, arrows: [...arrows.values()] };
 }
 
 function stateOf(node: StateDefinition, initial: ReadonlySet<string>): ChartState {
@@ -66,7 +70,7 @@ function initialOf({ type, initial }: StateDefinition): ReadonlySet<string> {
 }
 
 function collect(node: StateDefinition, arrows: Map<string, ChartArrow>): void {
-  for (const { target, guard, eventType } of node.transitions) {
+  for (const { target, guard, eventType } of [...node.transitions, ...node.always]) {
     for (const to of target ?? []) {
       const key = `${node.id}→${idOf(to)}`;
       const arrow = arrows.get(key) ?? { id: key, source: node.id, target: idOf(to), events: [] };

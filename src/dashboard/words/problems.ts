@@ -53,6 +53,19 @@ export const problemWords = section('problems', {
     en: 'Nothing is lost; it is tried again each minute. The log says why.',
     ja: '何も失われません。1 分ごとに再試行されます。理由はログを参照してください。',
   },
+  queue_parked: {
+    en: 'The queue crashed too often and is parked',
+    ja: '待ち行列アクターが繰り返し停止し、退避中です',
+  },
+  queue_parked_do: {
+    en: 'Waiting requests are still served; it is tried again each minute. The log says why.',
+    ja: '待機中のリクエストは処理され続けます。1 分ごとに再試行されます。理由はログを参照してください。',
+  },
+  shutting_down: { en: 'The server is shutting down', ja: 'サーバーを終了しています' },
+  shutting_down_do: {
+    en: 'Running requests finish; new ones are refused.',
+    ja: '処理中のリクエストは完了し、新しいものは拒否されます。',
+  },
   rows_folded: { en: 'Details of requests were given up', ja: '一部のリクエストの詳細が省略されました' },
   rows_folded_do: {
     en: 'Too many records waited for the database. Counters and sums are whole; single rows are missing.',

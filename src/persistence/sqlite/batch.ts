@@ -151,10 +151,10 @@ const ADD_DAILY = `
 
 const ADD_MINUTES = `
   INSERT INTO request_minutes (minute, endpoint_id, model_id, api_kind, success, error, input_tokens,
-    output_tokens, measured, measured_ms)
+    output_tokens, measured, measured_ms, ttft_count, ttft_ms, sample_tokens, sample_ms)
   SELECT value ->> 'minute', value ->> 'endpointId', value ->> 'modelId', value ->> 'kind', value ->> 'success',
     value ->> 'error', value ->> 'inputTokens', value ->> 'outputTokens', value ->> 'measured',
-    value ->> 'measuredMs'
+    value ->> 'measuredMs', value ->> 'ttftCount', value ->> 'ttftMs', value ->> 'sampleTokens', value ->> 'sampleMs'
   FROM jsonb_each(?) WHERE true
   ON CONFLICT (minute, endpoint_id, model_id, api_kind) DO UPDATE SET
     success = success + excluded.success,
@@ -162,7 +162,11 @@ const ADD_MINUTES = `
     input_tokens = input_tokens + excluded.input_tokens,
     output_tokens = output_tokens + excluded.output_tokens,
     measured = measured + excluded.measured,
-    measured_ms = measured_ms + excluded.measured_ms`;
+    measured_ms = measured_ms + excluded.measured_ms,
+    ttft_count = ttft_count + excluded.ttft_count,
+    ttft_ms = ttft_ms + excluded.ttft_ms,
+    sample_tokens = sample_tokens + excluded.sample_tokens,
+    sample_ms = sample_ms + excluded.sample_ms`;
 
 const ADD_USAGE = `
   INSERT INTO usage_daily (owner_id, date, requests, errors, input_tokens, output_tokens, last_used_at)

@@ -234,6 +234,16 @@ export const MIGRATIONS: Migration[] = [
       ALTER TABLE endpoints ADD COLUMN model_settings TEXT NOT NULL DEFAULT '{}';
     `,
   },
+  {
+    name: '0007-series',
+    sql: ['request_minutes', 'request_hours']
+      .flatMap((table) =>
+        ['ttft_count', 'ttft_ms', 'sample_tokens', 'sample_ms'].map(
+          (column) => `ALTER TABLE ${table} ADD COLUMN ${column} INTEGER NOT NULL DEFAULT 0;`,
+        ),
+      )
+      .join('\n'),
+  },
 ];
 
 /**

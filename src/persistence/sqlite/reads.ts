@@ -211,7 +211,7 @@ export async function readDailyStats(
   );
 }
 
-interface RequestRow {
+export interface RequestRow {
   id: string;
   request_id: string;
   api_kind: ApiKind;
@@ -290,14 +290,14 @@ function sumsOf(row: Record<string, string | number>, prefix: string) {
 }
 
 /** The filter that an index answers; the rest is looked at row by row. */
-function indexFor(filter: RequestFilter): string {
+export function indexFor(filter: RequestFilter): string {
   if (filter.endpointId !== undefined) return 'INDEXED BY requests_by_endpoint';
   if (isExact(filter.model)) return 'INDEXED BY requests_by_model';
   if (filter.status === 'error') return 'INDEXED BY requests_failed';
   return 'INDEXED BY requests_by_time';
 }
 
-function scanConditions(filter: RequestFilter): string {
+export function scanConditions(filter: RequestFilter): string {
   const parts = ['completed_at BETWEEN ? AND ?'];
   if (filter.endpointId !== undefined) parts.push('endpoint_id = ?');
   else if (isExact(filter.model)) parts.push('model = ?');
@@ -305,20 +305,19 @@ function scanConditions(filter: RequestFilter): string {
   return parts.join(' AND ');
 }
 
-function scanValues(filter: RequestFilter): (string | number)[] {
+export function scanValues(filter: RequestFilter): (string | number)[] {
   const values: (string | number)[] = [filter.startTime ?? 0, filter.endTime ?? Number.MAX_SAFE_INTEGER];
   if (filter.endpointId !== undefined) values.push(filter.endpointId);
   else if (filter.model !== undefined && isExact(filter.model)) values.push(filter.model);
   return values;
 }
 
-function conditions(filter: RequestFilter): { where: string; values: string[] } {
+export function conditions(filter: RequestFilter): { where: string; values: string[] } {
   const parts = ['true'];
   const values: string[] = [];
   if (filter.model !== undefined) {
     parts.push(isExact(filter.model) ? 'model = ?' : 'model GLOB ?');
-    // `*` alone is a wildcard for the caller; GLOB's other signs stand for themselves.
-    values.push(isExact(filter.model) ? filter.model : filter.model.replace(/[[?]/g, '[$&]'));
+    values.push(isExact(filter.model) ? filter.model : globOf(filter.model));
   }
   if (filter.status !== undefined)
     parts.push(filter.status === 'error' ? 'error IS NOT NULL' : 'error IS NULL');
@@ -329,8 +328,13 @@ function conditions(filter: RequestFilter): { where: string; values: string[] } 
   return { where: parts.join(' AND '), values };
 }
 
-function isExact(model: string | undefined): boolean {
+export function isExact(model: string | undefined): boolean {
   return model !== undefined && !model.includes('*');
+}
+
+/** `*` alone is a wildcard for the caller; GLOB's other signs stand for themselves. */
+export function globOf(pattern: string): string {
+  return pattern.replace(/[[?]/g, '[$&]');
 }
 
 async function placeOf(db: Database, id: string) {
@@ -340,7 +344,7 @@ async function placeOf(db: Database, id: string) {
   );
 }
 
-function recordOf(row: RequestRow): RequestRecord {
+export function recordOf(row: RequestRow): RequestRecord {
   return {
     id: row.id,
     requestId: row.request_id,

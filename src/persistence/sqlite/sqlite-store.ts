@@ -34,6 +34,8 @@ import {
   readUsage,
 } from './reads.js';
 import { isSound, makeMissing, salvage, setAside } from './repair.js';
+import { readRequestSlice } from './request-slices.js';
+import { readSeries } from './series-table.js';
 import { transaction } from './transaction.js';
 
 /** Files up to this size are read whole at the start; in a larger one damage shows when it is met. */
@@ -211,6 +213,12 @@ export class SqliteStore implements Store {
     monthlyUsage: (from, to) => this.#list((db) => readMonthlyUsage(db, from, to), []),
     owners: () => this.#list((db) => readOwners(db), []),
   };
+
+  requestSlice: Store['requestSlice'] = (filter, after, limit) =>
+    this.#list((db) => readRequestSlice(db, filter, after, limit), { records: [], next: null });
+
+  series: Store['series'] = (query) =>
+    this.#list((db) => readSeries(db, query), { seq: 0, steps: new Map() });
 
   request: Store['request'] = (id) => this.#read((db) => readRequest(db, id), undefined);
 
@@ -510,9 +518,10 @@ const READ_ONLY = 'the data directory cannot be written: nothing is saved until 
 
 const FOLD_MINUTES = `
   INSERT INTO request_hours (hour, endpoint_id, model_id, api_kind, success, error, input_tokens, output_tokens,
-    measured, measured_ms)
+    measured, measured_ms, ttft_count, ttft_ms, sample_tokens, sample_ms)
   SELECT minute / 60, endpoint_id, model_id, api_kind, sum(success), sum(error), sum(input_tokens),
-    sum(output_tokens), sum(measured), sum(measured_ms)
+    sum(output_tokens), sum(measured), sum(measured_ms), sum(ttft_count), sum(ttft_ms), sum(sample_tokens),
+    sum(sample_ms)
   FROM request_minutes WHERE minute <= ? GROUP BY minute / 60, endpoint_id, model_id, api_kind
   ON CONFLICT (hour, endpoint_id, model_id, api_kind) DO UPDATE SET
     success = success + excluded.success,
@@ -520,7 +529,11 @@ const FOLD_MINUTES = `
     input_tokens = input_tokens + excluded.input_tokens,
     output_tokens = output_tokens + excluded.output_tokens,
     measured = measured + excluded.measured,
-    measured_ms = measured_ms + excluded.measured_ms`;
+    measured_ms = measured_ms + excluded.measured_ms,
+    ttft_count = ttft_count + excluded.ttft_count,
+    ttft_ms = ttft_ms + excluded.ttft_ms,
+    sample_tokens = sample_tokens + excluded.sample_tokens,
+    sample_ms = sample_ms + excluded.sample_ms`;
 
 /** A directory that is there but refuses writing, or a file that does. Root is refused nothing by modes. */
 async function isWritable(file: string): Promise<boolean> {

@@ -1,0 +1,32 @@
+import { section } from './index.js';
+
+export const modelWords = section('models', {
+  model: { en: 'Model', ja: 'モデル' },
+  places: { en: 'Lives on', ja: '提供元' },
+  serving: { en: '{up} of {all} serving', ja: '{all} 件中 {up} 件が応答可能' },
+  capabilities: { en: 'Can', ja: '機能' },
+  context: { en: 'Context', ja: 'コンテキスト長' },
+  contextUnknown: { en: 'no engine tells', ja: 'エンジンからの情報なし' },
+  requests: { en: 'Requests', ja: 'リクエスト' },
+  best: { en: 'Fastest', ja: '最速' },
+  endpoint: { en: 'Endpoint', ja: 'エンドポイント' },
+  memory: { en: 'In memory', ja: 'メモリ上' },
+  warm: { en: 'warm', ja: 'ロード済み' },
+  cold: { en: 'cold', ja: '未ロード' },
+  unknown: { en: 'its engine does not tell', ja: 'エンジンからの情報なし' },
+  tps: { en: 'Tokens/s', ja: 'トークン/秒' },
+  tpsHint: { en: 'moving average over the whole request', ja: 'リクエスト全体の移動平均' },
+  decode: { en: 'Writing', ja: '生成速度' },
+  ttft: { en: 'First token p50', ja: '最初のトークン p50' },
+  success: { en: 'Success', ja: '成功率' },
+  notOffered: { en: 'not offered', ja: '提供しない' },
+  none: { en: 'No models yet', ja: 'モデルがありません' },
+  noneHint: {
+    en: 'Models appear when an endpoint that lists them answers its first health check.',
+    ja: 'エンドポイントが最初の確認に応答すると表示されます。',
+  },
+  filter: { en: 'Model or endpoint', ja: 'モデル、エンドポイント' },
+  tryIt: { en: 'Try it', ja: '試す' },
+  count: { en: '{count} model | {count} models', ja: 'モデル {count} 個' },
+  show: { en: 'Show where {model} lives', ja: '{model} の提供元を表示' },
+});
