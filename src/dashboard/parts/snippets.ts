@@ -3,12 +3,12 @@ import type { ChatRequest } from './chat.js';
 export const PROGRAMS = ['curl', 'Python', 'JavaScript'] as const;
 export type Program = (typeof PROGRAMS)[number];
 
-/** The same request from a program; the key comes from the environment. */
-export function snippet(program: Program, origin: string, request: ChatRequest): string {
+/** The same request from a program; the key comes from the environment. `base`: what an OpenAI client calls its base URL. */
+export function snippet(program: Program, base: string, request: ChatRequest): string {
   const body = JSON.stringify(request, null, 2);
   if (program === 'curl') {
     return [
-      `curl ${origin}/v1/chat/completions \\`,
+      `curl ${base}/chat/completions \\`,
       '  -H "Authorization: Bearer $TROUPE_API_KEY" \\',
       '  -H "Content-Type: application/json" \\',
       `  -d ${shellQuoted(body)}`,
@@ -19,7 +19,7 @@ export function snippet(program: Program, origin: string, request: ChatRequest):
       'import os',
       'from openai import OpenAI',
       '',
-      `client = OpenAI(base_url="${origin}/v1", api_key=os.environ["TROUPE_API_KEY"])`,
+      `client = OpenAI(base_url="${base}", api_key=os.environ["TROUPE_API_KEY"])`,
       'answer = client.chat.completions.create(',
       ...Object.entries(request).map(([name, value]) => `    ${name}=${pythonic(value)},`),
       ')',
@@ -35,7 +35,7 @@ export function snippet(program: Program, origin: string, request: ChatRequest):
   return [
     "import OpenAI from 'openai';",
     '',
-    `const client = new OpenAI({ baseURL: '${origin}/v1', apiKey: process.env.TROUPE_API_KEY });`,
+    `const client = new OpenAI({ baseURL: '${base}', apiKey: process.env.TROUPE_API_KEY });`,
     `const answer = await client.chat.completions.create(${body});`,
     ...(request.stream
       ? ["for await (const chunk of answer) process.stdout.write(chunk.choices[0]?.delta?.content ?? '');"]
