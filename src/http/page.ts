@@ -21,9 +21,11 @@ const ACCESS = `${BASE}/access.json`;
 
 /** The dashboard's files. They hold no data, so nobody needs a credential for them. `isOpen`: nobody has to log in. */
 export function pageOf(directory: string, isOpen: boolean): Page {
-  const files = existsSync(directory)
-    ? sirv(directory, { etag: true, brotli: true, gzip: true, single: true, setHeaders: cacheControl })
-    : null;
+  const options = { etag: true, brotli: true, gzip: true, setHeaders: cacheControl };
+  const isBuilt = existsSync(directory);
+  const assets = isBuilt ? sirv(directory, options) : null;
+  // Ids in a page's path may look like names of files: whatever is no file is the page.
+  const pages = isBuilt ? sirv(directory, { ...options, single: true, ignores: false }) : null;
 
   return {
     serve(req, res) {
@@ -43,6 +45,7 @@ export function pageOf(directory: string, isOpen: boolean): Page {
         res.end(JSON.stringify({ is_open: isOpen }));
         return true;
       }
+      const files = path.startsWith(`${BASE}/assets/`) ? assets : pages;
       if (files === null) {
         throw new ApiError('not_found', 'the page has not been built: npm run build');
       }
