@@ -8,22 +8,21 @@ const MOST = 100;
 /** One actor as it lives, for as long as somebody looks: its view, and its transitions newest first. */
 export function useActor(id: MaybeRefOrGetter<string | null>) {
   const actor = shallowRef<ActorDetail | null>(null);
-  const transitions = shallowRef<Transition[]>([]);
-  const latest = shallowRef<Transition | null>(null);
+  /** Null until they are known. */
+  const transitions = shallowRef<Transition[] | null>(null);
   const isGone = shallowRef(false);
   let feed: Feed | null = null;
 
   function take(view: ActorDetail): void {
     actor.value = view;
-    if (transitions.value.length === 0) transitions.value = view.transitions.toReversed();
+    transitions.value ??= view.transitions.toReversed();
   }
 
   function open(wanted: string | null): void {
     feed?.stop();
     feed = null;
     actor.value = null;
-    transitions.value = [];
-    latest.value = null;
+    transitions.value = null;
     isGone.value = false;
     if (wanted === null) return;
     const path = `/api/dashboard/actors/${encodeURIComponent(wanted)}`;
@@ -32,8 +31,7 @@ export function useActor(id: MaybeRefOrGetter<string | null>) {
       events: {
         actor: take,
         transition: (transition: Transition) => {
-          latest.value = transition;
-          transitions.value = [transition, ...transitions.value].slice(0, MOST);
+          transitions.value = [transition, ...(transitions.value ?? [])].slice(0, MOST);
         },
         gone: () => {
           isGone.value = true;
@@ -56,5 +54,5 @@ export function useActor(id: MaybeRefOrGetter<string | null>) {
 
   watch(() => toValue(id), open, { immediate: true });
   onScopeDispose(() => feed?.stop());
-  return { actor, transitions, latest, isGone };
+  return { actor, transitions, isGone };
 }

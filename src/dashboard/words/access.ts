@@ -135,5 +135,6 @@ export const accessWords = section('access', {
     ja: '設定は起動時に読み込まれます。変更するには、オプションまたは環境変数を指定して起動してください。',
   },
   version: { en: 'Version {version}', ja: 'バージョン {version}' },
+  isSet: { en: 'set', ja: '設定済み' },
   none: { en: 'none', ja: 'なし' },
 });

@@ -57,6 +57,7 @@ export const endpointWords = section('endpoints', {
   today: { en: 'Today', ja: '本日' },
   successful: { en: 'Successful', ja: '成功' },
   failed: { en: 'Failed', ja: '失敗' },
+  failedToday: { en: '{count} failed', ja: '失敗 {count}' },
   total: { en: 'Total', ja: '合計' },
   daily: { en: 'By day', ja: '日別' },
   days: { en: '{count} days', ja: '{count} 日' },

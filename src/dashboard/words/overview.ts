@@ -5,6 +5,7 @@ export const overviewWords = section('overview', {
   ofTotal: { en: 'of {total}', ja: '/ {total}' },
   pending: { en: '{count} waiting for the first check', ja: '初回確認待ち {count}' },
   offline: { en: '{count} not serving', ja: '応答不可 {count}' },
+  noneYet: { en: 'none registered', ja: '未登録' },
   allWell: { en: 'all serving', ja: 'すべて稼働中' },
   requests: { en: 'Requests, 60 minutes', ja: 'リクエスト(60 分)' },
   rate: { en: '{rate} succeeded', ja: '成功率 {rate}' },
