@@ -4,14 +4,15 @@ import { cpuPerRequest } from './cpu-per-request.mjs';
 import { keyCheck } from './key-check.mjs';
 import { leave } from './leave.mjs';
 import { overview } from './overview.mjs';
+import { page } from './page.mjs';
 import { peer } from './peer.mjs';
 import { soak } from './soak.mjs';
 import { start } from './start.mjs';
 import { streams } from './streams.mjs';
 
 const PARTS = { requests: cpuPerRequest, streams, start, overview, leave, keys: keyCheck, choosing, peer };
-/** Takes ten minutes: only by its name. */
-const LONG_PARTS = { soak };
+/** Take five to ten minutes each: only by their names. */
+const LONG_PARTS = { page, soak };
 
 export async function bench(names) {
   const wanted = names.length === 0 ? Object.keys(PARTS) : names;

@@ -5,6 +5,9 @@ import type { Clock } from '../clock.js';
 
 /** At most four frames a second. */
 const FRAME_MS = 250;
+/** A frame that took long is followed by a pause so many times as long: the readers cost 4 % of a core at most. */
+const REST = 24;
+const MOST_REST_MS = 1000;
 const COMMENT_MS = 15_000;
 const COMMENT = Buffer.from(': still here\n\n');
 /** A reader who leaves so many bytes unread is let go: it comes back and begins anew. */
@@ -56,6 +59,8 @@ export class EventStream {
   #timer: NodeJS.Timeout | null = null;
   #nextId = 1;
   #quietMs = 0;
+  /** Monotonic, ms. */
+  #restsUntil = 0;
 
   constructor(source: Source, deps: EventStreamDeps) {
     this.#source = source;
@@ -100,6 +105,19 @@ export class EventStream {
 
   #frame(): void {
     this.#dismiss();
+    const startedAt = this.#deps.clock.mono();
+    if (startedAt >= this.#restsUntil) {
+      this.#tellChanges();
+      const took = this.#deps.clock.mono() - startedAt;
+      this.#restsUntil = startedAt + Math.min(MOST_REST_MS, took * REST);
+    }
+    this.#quietMs += FRAME_MS;
+    if (this.#quietMs < COMMENT_MS) return;
+    this.#quietMs = 0;
+    this.#tell(COMMENT);
+  }
+
+  #tellChanges(): void {
     try {
       const messages = this.#source.next();
       if (messages === null) {
@@ -112,10 +130,6 @@ export class EventStream {
       this.#deps.log.error({ err: error }, 'a stream of events failed: its readers are let go');
       this.closeAll();
     }
-    this.#quietMs += FRAME_MS;
-    if (this.#quietMs < COMMENT_MS) return;
-    this.#quietMs = 0;
-    this.#tell(COMMENT);
   }
 
   /** A session that has ended, or a key that was revoked or may no longer, sees nothing more. */

@@ -43,6 +43,8 @@ export function feedOf({ url, events, poll, random = Math.random }: FeedDeps): F
   let hiding: ReturnType<typeof setTimeout> | undefined;
   let failures = 0;
   let isWanted = false;
+  /** When the open stream said something last, monotonic ms; null: it has not yet. */
+  let heardAt: number | null = null;
   /** Wall clock, ms. */
   let tryAgainAt = 0;
   /** Counts polls: only the last one counts. */
@@ -57,8 +59,11 @@ export function feedOf({ url, events, poll, random = Math.random }: FeedDeps): F
     for (const [name, take] of Object.entries(events)) {
       stream.addEventListener(name, ({ data }: MessageEvent<string>) => {
         if (source !== stream) return;
-        clearTimeout(timer);
-        timer = setTimeout(open, SILENCE_MS);
+        if (heardAt === null) {
+          clearTimeout(timer);
+          timer = setTimeout(listen, SILENCE_MS);
+        }
+        heardAt = performance.now();
         failures = 0;
         if (connection.value.state !== 'live') connection.value = { state: 'live' };
         take(JSON.parse(data) as never);
@@ -70,8 +75,16 @@ export function feedOf({ url, events, poll, random = Math.random }: FeedDeps): F
     };
   }
 
+  /** Begins anew once it has been silent for too long. */
+  function listen(): void {
+    const left = SILENCE_MS - (performance.now() - (heardAt ?? 0));
+    if (left <= 0) open();
+    else timer = setTimeout(listen, left);
+  }
+
   function close(): void {
     clearTimeout(timer);
+    heardAt = null;
     source?.close();
     source = null;
   }

@@ -1,3 +1,5 @@
+import { byName } from '../format/order.js';
+
 export interface Column {
   key: string;
   title: string;
@@ -39,6 +41,6 @@ export function sorted<Row>(
     const other = valueIn(b, sorting.key);
     if (one == null || other == null) return Number(one == null) - Number(other == null);
     if (typeof one === 'number' && typeof other === 'number') return sign * (one - other);
-    return sign * String(one).localeCompare(String(other), undefined, { numeric: true });
+    return sign * byName(String(one), String(other));
   });
 }
