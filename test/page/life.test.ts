@@ -1,0 +1,208 @@
+import type { Page } from 'playwright-core';
+import { expect } from 'vitest';
+import { pageTest, SERVER_GONE, see, served, textOf } from '../support/page.js';
+import { engine, until } from '../support/server.js';
+
+/** Freed by a server that has ended; the next one of the same test gets it again. */
+const samePort = (url: string) => ['--port', new URL(url).port];
+
+/** The five metrics as a person reads them, on the overview and in the sheet of an endpoint. */
+async function metricsOf(page: Page, id: string) {
+  await page.goto('/dashboard/');
+  const card = (name: string) => textOf(page.getByTestId(`card-${name}`));
+  await see(() => card('endpoints')).toContain('all serving');
+  const timeline = page.getByTestId('timeline');
+  const overview = {
+    requests: await card('requests'),
+    responseTime: await card('response-time'),
+    tokensIn: await card('tokens-in'),
+    tokensOut: await card('tokens-out'),
+    timeline: await timeline.getAttribute('aria-label'),
+    bars: await timeline
+      .locator('g')
+      .evaluateAll((bars) =>
+        bars.map((bar) => `${bar.getAttribute('data-success')}/${bar.getAttribute('data-error')}`),
+      ),
+  };
+  await page.goto(`/dashboard/endpoints/${id}`);
+  const sheet = page.getByRole('dialog', { name: 'box' });
+  const told = (name: string) => textOf(sheet.getByTestId(name).first());
+  await see(() => told('today')).toMatch(/^\d/);
+  await see(() => told('model-tps')).toMatch(/tok\/s$/);
+  return {
+    ...overview,
+    total: await told('total'),
+    successful: await told('successful'),
+    failed: await told('failed'),
+    latency: await told('latency'),
+    today: await told('today'),
+    tps: await told('model-tps'),
+  };
+}
+
+/** Bars of requests, wherever in the hour they stand by now. */
+const filled = (bars: string[]) => bars.filter((bar) => bar !== '0/0');
+
+pageTest('the five metrics read the same after a restart as before', async ({ open, expects }) => {
+  expects(SERVER_GONE);
+  const QUIET = { TROUPE_HEALTH_INTERVAL_MS: '3600000' };
+  const first = await served({ env: QUIET });
+  const box = await engine({ tokensPerSecond: 100, outputTokens: 10 });
+  const { id } = await first.register('box', box.url);
+  for (let i = 0; i < 4; i += 1) await first.chat('sim-small', { stream: i % 2 === 0 });
+  box.faults.next.push({ kind: 'status', status: 400 });
+  await first.chat('sim-small');
+  const page = await open(first);
+  const before = await metricsOf(page, id);
+  expect(before).toMatchObject({
+    total: '5',
+    successful: '4',
+    failed: '1',
+    tokensOut: expect.stringContaining('40'),
+  });
+  expect(before.requests).toMatch(/5[\s\S]*80 % succeeded/);
+  expect(before.timeline).toBe('Requests of the last 60 minutes: 4 success, 1 error');
+  expect(await first.end()).toBe(0);
+  const second = await served({ dataDir: first.dataDir, env: QUIET, args: samePort(first.url) });
+  expect(second.url).toBe(first.url);
+  const after = await metricsOf(page, id);
+  // The first check of the new run measures the latency anew, and a rate that is restored is that of the whole day.
+  expect({ ...after, bars: filled(after.bars), latency: '', tps: '' }).toEqual({
+    ...before,
+    bars: filled(before.bars),
+    latency: '',
+    tps: '',
+  });
+  for (const { latency } of [before, after]) expect(latency).toMatch(/^[\d.]+ (ms|s)$/);
+  const { tps } = await rateOf(second, id);
+  expect(after.tps).toBe(`${new Intl.NumberFormat('en', { maximumFractionDigits: 1 }).format(tps)} tok/s`);
+});
+
+async function rateOf(server: { get(path: string): Promise<{ json: { tps: number }[] }> }, id: string) {
+  return (await server.get(`/api/endpoints/${id}/model-tps`)).json[0] as { tps: number };
+}
+
+pageTest(
+  'a latency that was measured before a restart is shown although its endpoint is gone',
+  async ({ open }) => {
+    const first = await served({ env: { TROUPE_HEALTH_INTERVAL_MS: '3600000' } });
+    const box = await engine({ healthDelayMs: 30 });
+    const { id } = await first.register('box', box.url);
+    const latency = (await first.get(`/api/endpoints/${id}`)).json.latency_ms;
+    expect(await first.end()).toBe(0);
+    await box.stop();
+    const second = await served({ dataDir: first.dataDir, args: samePort(first.url) });
+    const page = await open(second, `/endpoints/${id}`);
+    const sheet = page.getByRole('dialog', { name: 'box' });
+    await see(() => textOf(sheet.locator('header').first())).toContain('Offline');
+    expect(await textOf(sheet.getByTestId('latency'))).toBe(`${latency} ms`);
+  },
+);
+
+pageTest(
+  'an endpoint that dies is shown as such within two seconds of the server knowing, and keeps its latency',
+  async ({ open }) => {
+    const server = await served({ env: { TROUPE_HEALTH_INTERVAL_MS: '200' } });
+    const box = await engine();
+    const { id } = await server.register('box', box.url);
+    await server.register('other', (await engine()).url);
+    const page = await open(server, '/endpoints');
+    const row = page.locator('tbody .row-line').filter({ hasText: 'box' }).first();
+    await see(() => textOf(row)).toMatch(/Online[\s\S]* ms/);
+    await box.stop();
+    const isKnown = async () => (await server.get(`/api/endpoints/${id}`)).json.status === 'offline';
+    await until(isKnown, 20_000, 'the failure of two checks');
+    const knownAt = Date.now();
+    await row.getByText('Offline').waitFor({ timeout: 2000 });
+    expect(Date.now() - knownAt).toBeLessThan(2000);
+    expect(await textOf(row)).toMatch(/ ms/);
+    expect(await textOf(row)).not.toContain('never measured');
+    await page.getByRole('link', { name: 'Overview' }).click();
+    await page.getByTestId('problems').getByText('box is offline').waitFor();
+    await see(() => textOf(page.getByTestId('card-endpoints'))).toMatch(/1\s+of 2[\s\S]*1 not serving/);
+    await page.getByRole('link', { name: /^box: Offline/ }).waitFor();
+    await box.restart();
+    await see(() => page.getByTestId('problems').count()).toBe(0);
+    await see(() => textOf(page.getByTestId('card-endpoints'))).toContain('all serving');
+  },
+);
+
+pageTest(
+  'a server that is killed is told as lost, and when it is back the page goes on by itself',
+  async ({ open, expects }) => {
+    expects(SERVER_GONE);
+    const first = await served();
+    const box = await engine();
+    const { id } = await first.register('box', box.url);
+    await first.chat('sim-small');
+    const page = await open(first);
+    await see(() => textOf(page.getByTestId('card-requests'))).toMatch(/minutes\s+1\s/);
+    await page.evaluate(() => {
+      (window as unknown as { isSame: boolean }).isSame = true;
+    });
+    await first.end('SIGKILL');
+    await page
+      .getByTestId('connection')
+      .getByText(/^Connection lost\. The numbers are those of/)
+      .waitFor();
+    await see(() => textOf(page.getByTestId('connection'))).toMatch(/Trying again/);
+    // What was known stays in sight.
+    await see(() => textOf(page.getByTestId('card-requests'))).toMatch(/minutes\s+1\s/);
+    const second = await served({ dataDir: first.dataDir, args: samePort(first.url) });
+    await second.register('newcomer', (await engine({ models: ['new'] })).url);
+    await second.send('PUT', `/api/endpoints/${id}`, { name: 'renamed' });
+    for (let i = 0; i < 2; i += 1) await second.chat('sim-small');
+    await see(() => page.getByTestId('connection').count()).toBe(0);
+    await see(() => textOf(page.getByTestId('card-requests'))).toMatch(/minutes\s+3\s/);
+    await page.getByRole('link', { name: /^newcomer: / }).waitFor();
+    await page.getByRole('link', { name: /^renamed: / }).waitFor();
+    expect(await page.evaluate(() => (window as unknown as { isSame?: boolean }).isSame)).toBe(true);
+  },
+);
+
+pageTest('the list of requests has what ended while the connection was lost', async ({ open, expects }) => {
+  expects(SERVER_GONE);
+  const first = await served();
+  const box = await engine({ models: ['before', 'meanwhile'] });
+  await first.register('box', box.url);
+  await first.chat('before');
+  const page = await open(first, '/requests');
+  const rows = page.getByRole('region', { name: 'Finished' }).locator('tbody .row-line');
+  await see(() => rows.count()).toBe(1);
+  await first.end('SIGKILL');
+  await page.getByTestId('connection').waitFor();
+  const second = await served({ dataDir: first.dataDir, args: samePort(first.url) });
+  await until(async () => (await second.chat('meanwhile')).status === 200);
+  await see(() => page.getByTestId('connection').count()).toBe(0);
+  await see(async () => textOf(rows.first())).toContain('meanwhile');
+});
+
+pageTest('an impatient person can ask for the next try at once', async ({ open, expects }) => {
+  expects(SERVER_GONE);
+  const first = await served();
+  await first.register('box', (await engine()).url);
+  const page = await open(first, '/endpoints');
+  await page.getByText('1 of 1').waitFor();
+  await first.end('SIGKILL');
+  await page.getByTestId('connection').waitFor();
+  await served({ dataDir: first.dataDir, args: samePort(first.url) });
+  await page
+    .getByTestId('connection')
+    .getByRole('button', { name: 'Try again' })
+    .click({ timeout: 2000 })
+    .catch(() => {});
+  await see(() => page.getByTestId('connection').count()).toBe(0);
+});
+
+pageTest('what cannot be loaded says so and is tried again on request', async ({ open, expects }) => {
+  expects(/net::ERR_FAILED .*settings/);
+  const server = await served();
+  const page = await open(server, '/');
+  await page.route('**/api/dashboard/settings', (route) => route.abort());
+  await page.getByRole('link', { name: 'Settings' }).click();
+  await page.getByText('This could not be loaded').waitFor({ timeout: 30_000 });
+  await page.getByText('The server cannot be reached.').waitFor();
+  await page.unroute('**/api/dashboard/settings');
+  await page.getByRole('button', { name: 'Try again' }).click();
+  await page.getByRole('rowheader').first().waitFor();
+});
