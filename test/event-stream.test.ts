@@ -11,7 +11,7 @@ function streamWith(frameMs: number) {
   vi.useFakeTimers();
   let elapsed = 0;
   const clock = { now: () => Date.now(), mono: () => Date.now() + elapsed };
-  const source = {
+  const source: Source & { asked: number } = {
     asked: 0,
     start() {},
     stop() {},
@@ -21,7 +21,7 @@ function streamWith(frameMs: number) {
       elapsed += frameMs;
       return [{ event: 'tick', data: String(source.asked) }];
     },
-  } satisfies Source & { asked: number };
+  };
   const written: string[] = [];
   const res = Object.assign(new EventEmitter(), {
     req: { socket: new EventEmitter() },

@@ -1,10 +1,10 @@
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { ApiError } from '../src/http/errors.js';
-import { pageOf } from '../src/http/page.js';
+import { type Page, pageOf } from '../src/http/page.js';
 import { dial, type RawReply, type RawRequest, rawRequest } from './support/clients.js';
 import { startLocal } from './support/server.js';
 
@@ -12,6 +12,16 @@ async function fetched(url: string, path: string, options: RawRequest = {}): Pro
   const reply = await rawRequest(url, path, options);
   await reply.whole;
   return reply;
+}
+
+/** Where a page alone is served. */
+async function serving(page: Page): Promise<string> {
+  const server = createServer((req, res) => {
+    if (!page.serve(req, res)) res.end('not the page');
+  }).listen(0, '127.0.0.1');
+  onTestFinished(() => void server.close());
+  await new Promise((resolve) => server.once('listening', resolve));
+  return `http://127.0.0.1:${(server.address() as { port: number }).port}`;
 }
 
 test('the page comes without a credential, under every path of its own', async () => {
@@ -23,7 +33,7 @@ test('the page comes without a credential, under every path of its own', async (
     '/dashboard/requests/some-id?x=1',
   ]) {
     const { status, headers, text } = await fetched(server.url, path, { headers: { authorization: '' } });
-    expect([path, status, headers['content-type']]).toEqual([path, 200, 'text/html;charset=utf-8']);
+    expect([path, status, headers['content-type']]).toEqual([path, 200, 'text/html; charset=utf-8']);
     expect(headers['cache-control']).toBe('no-cache');
     expect(headers['content-security-policy']).toContain("script-src 'self'");
     expect(text()).toContain('<div id="app">');
@@ -45,11 +55,29 @@ test('hashed files are kept for a year and come compressed to whoever takes that
     'content-encoding': 'br',
     'content-type': 'text/javascript',
     'cache-control': 'public, max-age=31536000, immutable',
-    vary: 'Accept-Encoding',
+    vary: 'accept-encoding',
   });
   const plain = await fetched(server.url, script);
   expect(plain.headers['content-encoding']).toBeUndefined();
   expect(Number(plain.headers['content-length'])).toBeGreaterThan(Number(packed.headers['content-length']));
+});
+
+test('who has the page already is told that it is the same', async () => {
+  const server = await startLocal();
+  const { headers } = await fetched(server.url, '/dashboard');
+  const again = await fetched(server.url, '/dashboard', { headers: { 'if-none-match': headers.etag ?? '' } });
+  expect([again.status, again.text()]).toEqual([304, '']);
+});
+
+test('a build beside a running server takes nothing away from it', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'troupe-page-'));
+  mkdirSync(join(directory, 'assets'));
+  writeFileSync(join(directory, 'index.html'), 'the page');
+  writeFileSync(join(directory, 'assets', 'main-12345678.js'), 'the script');
+  const url = await serving(pageOf(directory, false));
+  rmSync(directory, { recursive: true });
+  expect(await (await fetch(`${url}/dashboard`)).text()).toBe('the page');
+  expect(await (await fetch(`${url}/dashboard/assets/main-12345678.js`)).text()).toBe('the script');
 });
 
 test('a file that is not there is missing, not the page', async () => {
@@ -96,14 +124,8 @@ test('without a built page the server says how to build it', async () => {
 test('other paths are none of the page', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'troupe-page-'));
   writeFileSync(join(directory, 'index.html'), 'the page');
-  const page = pageOf(directory, false);
-  const server = createServer((req, res) => {
-    if (!page.serve(req, res)) res.end('not the page');
-  }).listen(0, '127.0.0.1');
-  onTestFinished(() => void server.close());
-  await new Promise((resolve) => server.once('listening', resolve));
-  const { port } = server.address() as { port: number };
-  const text = async (path: string) => (await fetch(`http://127.0.0.1:${port}${path}`)).text();
+  const url = await serving(pageOf(directory, false));
+  const text = async (path: string) => (await fetch(url + path)).text();
   expect(await text('/dashboards')).toBe('not the page');
   expect(await text('/v1/models')).toBe('not the page');
   expect(await text('/dashboard/x')).toBe('the page');

@@ -1,7 +1,9 @@
-import { existsSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import sirv from 'sirv';
+import { H3, type H3Event, type HTTPError, serveStatic, toNodeHandler } from 'h3';
 import { ApiError } from './errors.js';
 import { pathOf } from './send.js';
 
@@ -9,23 +11,34 @@ import { pathOf } from './send.js';
 export const BUILT_PAGE = fileURLToPath(new URL('../../dist/dashboard/', import.meta.url));
 
 const BASE = '/dashboard';
-const A_YEAR_SECS = 31_536_000;
+const ASSETS = `${BASE}/assets/`;
+const INDEX = `${BASE}/index.html`;
+/** What the page must know before it asks for anything: a refusal would stand in the browser's console. */
+const ACCESS = `${BASE}/access.json`;
+/** By the endings that the build gives compressed files. */
+const CODINGS: Record<string, string> = { '.br': 'br', '.gz': 'gzip' };
+const CODED = /\.(?:br|gz)$/;
 
 export interface Page {
   /** True: it was a request for the page, and is answered. Throws an `ApiError` where it cannot be. */
   serve(req: IncomingMessage, res: ServerResponse): boolean;
 }
 
-/** What the page must know before it asks for anything: a refusal would stand in the browser's console. */
-const ACCESS = `${BASE}/access.json`;
+interface File {
+  bytes: Uint8Array<ArrayBuffer>;
+  etag: string;
+}
 
 /** The dashboard's files. They hold no data, so nobody needs a credential for them. `isOpen`: nobody has to log in. */
 export function pageOf(directory: string, isOpen: boolean): Page {
-  const options = { etag: true, brotli: true, gzip: true, setHeaders: cacheControl };
-  const isBuilt = existsSync(directory);
-  const assets = isBuilt ? sirv(directory, options) : null;
-  // Ids in a page's path may look like names of files: whatever is no file is the page.
-  const pages = isBuilt ? sirv(directory, { ...options, single: true, ignores: false }) : null;
+  const files = filesIn(directory);
+  const app = new H3({ silent: true, onError: missing });
+  app.get(ACCESS, (event) => {
+    event.res.headers.set('cache-control', 'no-store');
+    return { is_open: isOpen };
+  });
+  app.get('/**', (event) => answer(event, files));
+  const handler = toNodeHandler(app);
 
   return {
     serve(req, res) {
@@ -40,28 +53,55 @@ export function pageOf(directory: string, isOpen: boolean): Page {
         res.writeHead(302, { location: BASE }).end();
         return true;
       }
-      if (path === ACCESS) {
-        res.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'no-store' });
-        res.end(JSON.stringify({ is_open: isOpen }));
-        return true;
-      }
-      const files = path.startsWith(`${BASE}/assets/`) ? assets : pages;
-      if (files === null) {
-        throw new ApiError('not_found', 'the page has not been built: npm run build');
-      }
-      // Files are looked up below their own directory.
-      req.url = (req.url ?? '').slice(BASE.length) || '/';
-      files(req, res, () => {
-        res.writeHead(404, { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' });
-        res.end('there is no such file\n');
-      });
+      if (files.size === 0) throw new ApiError('not_found', 'the page has not been built: npm run build');
+      handler(req, res);
       return true;
     },
   };
 }
 
-/** A name with a hash in it never means anything else; the page itself is asked about each time. */
-function cacheControl(res: ServerResponse, path: string): void {
-  const isHashed = path.startsWith('/assets/');
-  res.setHeader('cache-control', isHashed ? `public, max-age=${A_YEAR_SECS}, immutable` : 'no-cache');
+/** In memory from the start: a build beside a running server takes nothing away from it. */
+function filesIn(directory: string): ReadonlyMap<string, File> {
+  const files = new Map<string, File>();
+  if (!existsSync(directory)) return files;
+  for (const entry of readdirSync(directory, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const file = join(entry.parentPath, entry.name);
+    const bytes = new Uint8Array(readFileSync(file));
+    const etag = `"${createHash('sha256').update(bytes).digest('base64url').slice(0, 22)}"`;
+    files.set(`${BASE}/${file.slice(join(directory, '/').length)}`, { bytes, etag });
+  }
+  return files;
+}
+
+/** Ids in a page's path may look like names of files: whatever is no file is the page. */
+function answer(event: H3Event, files: ReadonlyMap<string, File>): unknown {
+  const path = event.url.pathname;
+  const isPage = !files.has(path) && !path.startsWith(ASSETS);
+  const fileAt = (id: string) => files.get(isPage ? INDEX + (CODED.exec(id)?.[0] ?? '') : id);
+  // A name with a hash in it never means anything else; the page itself is asked about each time.
+  const caching = path.startsWith(ASSETS) ? 'public, max-age=31536000, immutable' : 'no-cache';
+  event.res.headers.set('cache-control', caching);
+  return serveStatic(event, {
+    encodings: { br: '.br', gzip: '.gz' },
+    getMeta: (id) => {
+      const file = fileAt(id);
+      if (file === undefined) return undefined;
+      const coding = CODINGS[CODED.exec(id)?.[0] ?? ''];
+      return {
+        size: file.bytes.length,
+        etag: file.etag,
+        ...(isPage ? { type: 'text/html; charset=utf-8' } : {}),
+        ...(coding === undefined ? {} : { encoding: coding }),
+      };
+    },
+    getContents: (id) => fileAt(id)?.bytes,
+  });
+}
+
+function missing({ status }: HTTPError): Response {
+  return new Response(status === 404 ? 'there is no such file\n' : 'the request is malformed\n', {
+    status,
+    headers: { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' },
+  });
 }

@@ -558,37 +558,33 @@ const ENDPOINT = {
 
 test('a new endpoint sends only what was filled in', () => {
   const draft = { ...draftOf(undefined), url: ' http://10.0.0.1:8000 ', name: ' box ' };
-  expect(inputOf(draft, false)).toEqual({ body: { name: 'box', base_url: 'http://10.0.0.1:8000' } });
+  expect(inputOf(draft)).toEqual({ body: { name: 'box', base_url: 'http://10.0.0.1:8000' } });
 });
 
-test('a change sends null for what was emptied, and no key that was not touched', () => {
+test('a change sends what was changed and nothing else, null for what was emptied', () => {
   const draft = { ...draftOf(ENDPOINT), maxContext: '' as const, allow: ' , ' };
-  const input = inputOf(draft, true);
-  expect(input).toMatchObject({ body: { max_context: null, models_allow: null, notes: null } });
-  expect(input).not.toHaveProperty('body.api_key');
-  expect(input).not.toHaveProperty('body.headers');
+  expect(inputOf(draft, ENDPOINT)).toEqual({ body: { max_context: null, models_allow: null } });
 });
 
 test('a form that nobody touched changes nothing', () => {
-  const input = inputOf(draftOf(ENDPOINT), true);
-  expect(ENDPOINT).toMatchObject('body' in input ? input.body : {});
+  expect(inputOf(draftOf(ENDPOINT), ENDPOINT)).toEqual({ body: {} });
 });
 
 test('a stored key is forgotten when that is said, unless a new one is given', () => {
-  expect(inputOf({ ...draftOf(ENDPOINT), forgetsKey: true }, true)).toMatchObject({
+  expect(inputOf({ ...draftOf(ENDPOINT), forgetsKey: true }, ENDPOINT)).toMatchObject({
     body: { api_key: null },
   });
   const both = { ...draftOf(ENDPOINT), forgetsKey: true, apiKey: 'new' };
-  expect(inputOf(both, true)).toMatchObject({ body: { api_key: 'new' } });
+  expect(inputOf(both, ENDPOINT)).toMatchObject({ body: { api_key: 'new' } });
 });
 
 test('headers are a line each, and the line that is none is named', () => {
   const headers = 'x-one: 1\n\n  x-two :a:b  ';
-  expect(inputOf({ ...draftOf(ENDPOINT), headers }, true)).toMatchObject({
+  expect(inputOf({ ...draftOf(ENDPOINT), headers }, ENDPOINT)).toMatchObject({
     body: { headers: { 'x-one': '1', 'x-two': 'a:b' } },
   });
-  expect(inputOf({ ...draftOf(ENDPOINT), headers: 'x-one: 1\nnonsense' }, true)).toEqual({ problem: 2 });
-  expect(inputOf({ ...draftOf(ENDPOINT), headers: ': nameless' }, true)).toEqual({ problem: 1 });
+  expect(inputOf({ ...draftOf(ENDPOINT), headers: 'x-one: 1\nnonsense' }, ENDPOINT)).toEqual({ problem: 2 });
+  expect(inputOf({ ...draftOf(ENDPOINT), headers: ': nameless' }, ENDPOINT)).toEqual({ problem: 1 });
 });
 
 // Sorting.

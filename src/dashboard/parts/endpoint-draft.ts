@@ -38,8 +38,11 @@ export function draftOf(endpoint: Endpoint | undefined): Draft {
   };
 }
 
-/** What is sent, or the number of the header line that is none. A change sends `null` for what was emptied. */
-export function inputOf(draft: Draft, isChange: boolean): { body: object } | { problem: number } {
+/**
+ * What is sent, or the number of the header line that is none. Of an endpoint that is there already only what was
+ * changed, `null` for what was emptied: what it leaves to the server's defaults stays theirs.
+ */
+export function inputOf(draft: Draft, endpoint?: Endpoint): { body: object } | { problem: number } {
   const headers: Record<string, string> = {};
   const lines = draft.headers.split('\n');
   for (const [index, line] of lines.entries()) {
@@ -48,7 +51,21 @@ export function inputOf(draft: Draft, isChange: boolean): { body: object } | { p
     if (colon < 1) return { problem: index + 1 };
     headers[line.slice(0, colon).trim()] = line.slice(colon + 1).trim();
   }
-  const body = {
+  const before = endpoint === undefined ? {} : fieldsOf(draftOf(endpoint));
+  const changed = Object.entries(fieldsOf(draft)).filter(
+    ([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name] ?? null),
+  );
+  return {
+    body: {
+      ...Object.fromEntries(changed),
+      ...(Object.keys(headers).length > 0 ? { headers } : {}),
+      ...keyOf(draft),
+    },
+  };
+}
+
+function fieldsOf(draft: Draft): Record<string, unknown> {
+  return {
     name: draft.name.trim(),
     base_url: draft.url.trim(),
     health_check_interval_secs: orNull(draft.interval),
@@ -60,11 +77,7 @@ export function inputOf(draft: Draft, isChange: boolean): { body: object } | { p
     models_allow: globs(draft.allow),
     models_deny: globs(draft.deny),
     notes: draft.notes.trim() === '' ? null : draft.notes,
-    ...(Object.keys(headers).length > 0 ? { headers } : {}),
-    ...keyOf(draft),
   };
-  const isGiven = ([, value]: [string, unknown]) => isChange || value !== null;
-  return { body: Object.fromEntries(Object.entries(body).filter(isGiven)) };
 }
 
 function keyOf({ apiKey, forgetsKey }: Draft): { api_key?: string | null } {
