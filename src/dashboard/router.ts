@@ -40,6 +40,15 @@ const routes: RouteRecordRaw[] = [
 
 export const router = createRouter({ history: createWebHistory('/dashboard/'), routes });
 
+/** A page whose file is gone is one of an earlier version: the server has the new one. */
+router.onError((_error, to) => {
+  const key = 'troupe.reloaded';
+  if (sessionStorage.getItem(key) === to.fullPath) return;
+  sessionStorage.setItem(key, to.fullPath);
+  location.assign(router.resolve(to).href);
+});
+router.afterEach(() => sessionStorage.removeItem('troupe.reloaded'));
+
 router.beforeEach(async (to) => {
   if (me.value === undefined) await whoAmI().catch(() => {});
   if (to.meta.open) return me.value == null ? true : { name: 'overview' };

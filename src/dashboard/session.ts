@@ -10,6 +10,8 @@ export interface Me {
 
 /** Undefined: not asked yet; null: nobody is logged in. */
 export const me = shallowRef<Me | null | undefined>(undefined);
+/** Nobody has to log in here, and so nobody can log out. */
+export const isOpen = shallowRef(false);
 export const isAdmin = computed(() => me.value?.role === 'admin');
 
 whenSignedOut(() => {
@@ -19,8 +21,8 @@ whenSignedOut(() => {
 /** Who the browser's cookie says we are. Rejects if nobody answers. */
 export async function whoAmI(): Promise<Me | null> {
   try {
-    const mayEnter = hasSession() || (await get<{ is_open: boolean }>('/dashboard/access.json')).is_open;
-    me.value = mayEnter ? await get<Me>('/api/auth/me') : null;
+    if (!hasSession()) isOpen.value = (await get<{ is_open: boolean }>('/dashboard/access.json')).is_open;
+    me.value = hasSession() || isOpen.value ? await get<Me>('/api/auth/me') : null;
   } catch (error) {
     if (!(error instanceof Refusal && error.status === 401)) throw error;
     me.value = null;

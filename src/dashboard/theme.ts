@@ -21,6 +21,11 @@ system.addEventListener('change', () => {
   colours.value += 1;
 });
 
+/** The theme in force. */
+export function isDark(): boolean {
+  return theme.value === 'system' ? system.matches : theme.value === 'dark';
+}
+
 /** A colour of the theme in force, for what cannot read CSS. */
 export function colour(name: `--${string}`): string {
   const probe = document.createElement('span');

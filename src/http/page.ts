@@ -82,8 +82,10 @@ function answer(event: H3Event, files: ReadonlyMap<string, File>): unknown {
   // A name with a hash in it never means anything else; the page itself is asked about each time.
   const caching = path.startsWith(ASSETS) ? 'public, max-age=31536000, immutable' : 'no-cache';
   event.res.headers.set('cache-control', caching);
+  // Who takes both gets the smaller one.
+  const takesBrotli = /\bbr\b/.test(event.req.headers.get('accept-encoding') ?? '');
   return serveStatic(event, {
-    encodings: { br: '.br', gzip: '.gz' },
+    encodings: takesBrotli ? { br: '.br' } : { gzip: '.gz' },
     getMeta: (id) => {
       const file = fileAt(id);
       if (file === undefined) return undefined;

@@ -63,16 +63,19 @@ async function call<T>(method: string, path: string, body?: unknown, signal?: Ab
     if (signal?.aborted) throw error;
     throw new Unreachable(error);
   }
-  if (!response.ok) throw await refusalOf(response, path);
+  if (!response.ok) {
+    const refusal = await refusalOf(response);
+    if (refusal.status === 401 && !path.startsWith('/api/auth/login')) onSignedOut();
+    throw refusal;
+  }
   if (response.status === 204 || response.status === 202) return undefined as T;
   return (await response.json()) as T;
 }
 
 /** The server's error, in its own words. */
-export async function refusalOf(response: Response, path: string): Promise<Refusal> {
+export async function refusalOf(response: Response): Promise<Refusal> {
   const body: unknown = await response.json().catch(() => null);
   const { code = 'unknown', message = `${response.status} ${response.statusText}` } =
     (body as { error?: { code?: string; message?: string } } | null)?.error ?? {};
-  if (response.status === 401 && !path.startsWith('/api/auth/login')) onSignedOut();
   return new Refusal(response.status, code, message);
 }

@@ -15,7 +15,7 @@ export function useActor(id: MaybeRefOrGetter<string | null>) {
 
   function take(view: ActorDetail): void {
     actor.value = view;
-    transitions.value ??= view.transitions.toReversed();
+    transitions.value = caughtUp(transitions.value, view.transitions.toReversed());
   }
 
   function open(wanted: string | null): void {
@@ -55,4 +55,12 @@ export function useActor(id: MaybeRefOrGetter<string | null>) {
   watch(() => toValue(id), open, { immediate: true });
   onScopeDispose(() => feed?.stop());
   return { actor, transitions, isGone };
+}
+
+/** What is known, with what happened in between in front. The same list if that is nothing. */
+function caughtUp(known: Transition[] | null, now: Transition[]): Transition[] {
+  const [newest] = known ?? [];
+  if (known === null || newest === undefined) return known !== null && now.length === 0 ? known : now;
+  const missed = now.filter(({ at }) => at > newest.at);
+  return missed.length === 0 ? known : [...missed, ...known].slice(0, MOST);
 }

@@ -33,7 +33,7 @@ const HEAD_PATIENCE_MS = 10_000;
 /** A stream that says nothing for so long may be gone without a word, as after a sleep: a new one costs little. */
 const SILENCE_MS = 60_000;
 /** So long a hidden page keeps its stream: a browser has only six connections to one host. */
-const HIDDEN_MS = 60_000;
+const HIDDEN_MS = 10_000;
 
 /** Keeps a stream of events open: retried with back-off, caught up by the snapshot that each stream begins with. */
 export function feedOf({ url, events, poll, random = Math.random }: FeedDeps): Feed {
@@ -137,6 +137,7 @@ export function feedOf({ url, events, poll, random = Math.random }: FeedDeps): F
       failures = 0;
       document.addEventListener('visibilitychange', onVisibility);
       open();
+      if (document.hidden) onVisibility();
     },
     stop() {
       isWanted = false;

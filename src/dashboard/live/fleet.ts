@@ -112,9 +112,12 @@ export const feed = feedOf({
   poll: async () => takeOverview(await get<Overview>('/api/dashboard/overview')),
 });
 
+/** What the answer to a change does not tell. */
+const NOTHING_YET = { total_requests: 0, successful_requests: 0, failed_requests: 0, active_requests: 0 };
+
 /** After a change of ours: the answer is the newest there is. */
 export function noteEndpoint(one: Endpoint): void {
-  byId.value.set(one.id, { ...byId.value.get(one.id), ...one });
+  byId.value.set(one.id, { ...NOTHING_YET, ...byId.value.get(one.id), ...one });
   triggerRef(byId);
 }
 

@@ -52,7 +52,7 @@ export async function chat(
 ): Promise<Answer> {
   const startedAt = performance.now();
   const response = await sent(path, request, signal);
-  if (!response.ok) throw await refusalOf(response, path);
+  if (!response.ok) throw await refusalOf(response);
   const answer: Answer = {
     text: '',
     reasoning: '',

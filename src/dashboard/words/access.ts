@@ -3,12 +3,10 @@ import { section } from './index.js';
 export const accessWords = section('access', {
   name: { en: 'Name', ja: '名前' },
   prefix: { en: 'Begins with', ja: '先頭' },
-  owner: { en: 'Made by', ja: '作成者' },
   today: { en: 'Requests today', ja: '本日のリクエスト' },
   errors: { en: 'Errors today', ja: '本日のエラー' },
   tokensToday: { en: 'Tokens today', ja: '本日のトークン' },
   requestsTotal: { en: 'Requests, all time', ja: 'リクエスト(累計)' },
-  tokensTotal: { en: 'Tokens, all time', ja: 'トークン(累計)' },
   lastUsed: { en: 'Last used', ja: '最終使用' },
   neverUsed: { en: 'never used', ja: '未使用' },
   expires: { en: 'Ends', ja: '有効期限' },

@@ -61,7 +61,6 @@ export const endpointWords = section('endpoints', {
   total: { en: 'Total', ja: '合計' },
   daily: { en: 'By day', ja: '日別' },
   days: { en: '{count} days', ja: '{count} 日' },
-  noDays: { en: 'No requests in these days', ja: 'この期間のリクエストはありません' },
   dayTip: { en: '{day}: {success} success, {failed} failed', ja: '{day}: 成功 {success}、失敗 {failed}' },
   modelTable: { en: 'Models', ja: 'モデル' },
   model: { en: 'Model', ja: 'モデル' },

@@ -28,5 +28,4 @@ export const modelWords = section('models', {
   filter: { en: 'Model or endpoint', ja: 'モデル、エンドポイント' },
   tryIt: { en: 'Try it', ja: '試す' },
   count: { en: '{count} model | {count} models', ja: 'モデル {count} 個' },
-  show: { en: 'Show where {model} lives', ja: '{model} の提供元を表示' },
 });

@@ -42,7 +42,7 @@ export const requestWords = section('requests', {
   thatIsAll: { en: 'That is all of them', ja: 'これですべてです' },
   unknownKey: { en: 'revoked key', ja: '失効したキー' },
   session: { en: 'logged in', ja: 'ログイン' },
-  environment: { en: 'TROUPE_API_KEY', ja: 'TROUPE_API_KEY' },
+  nobody: { en: 'no credential', ja: '認証なし' },
   noEndpoint: { en: 'no endpoint was chosen', ja: 'エンドポイントは選ばれていません' },
   noFirstToken: {
     en: 'no stream, or no token of it was seen',
@@ -74,7 +74,6 @@ export const requestWords = section('requests', {
     ja: '選択の記録は残っていません(最新 10,000 件と失敗分のみ保存)。',
   },
   chosen: { en: 'chosen', ja: '選択' },
-  candidate: { en: 'Candidate', ja: '候補' },
   unmeasured: { en: 'nothing is known of its speed yet', ja: '速度はまだ不明です' },
   wait: { en: 'waiting', ja: '待ち' },
   load: { en: 'loading the model', ja: 'モデル読み込み' },
@@ -99,7 +98,6 @@ export const requestWords = section('requests', {
   reason_at_capacity: { en: 'full', ja: '満杯' },
   reason_overloaded: { en: 'the wait is too long', ja: '待ち時間超過' },
   reason_later_priority: { en: 'later in priority', ja: '優先度が低い' },
-  newer: { en: '{count} newer request | {count} newer requests', ja: '新しいリクエスト {count} 件' },
 });
 
 type Reason = Extract<Parameters<typeof requestWords>[0], `reason_${string}`>;
