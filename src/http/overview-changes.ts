@@ -112,6 +112,9 @@ export function overviewChanges({
   function rates(id: string, texts: Map<string, string>): Message[] {
     const messages: Message[] = [];
     const all = views.modelTps(id);
+    // At midnight some of them have nothing any more.
+    const isFewer = all.length < texts.size;
+    if (isFewer) texts.clear();
     for (const view of all) {
       const key = `${view.api_kind}\n${view.model_id}`;
       const data = JSON.stringify({ endpoint_id: id, ...view });
@@ -119,7 +122,8 @@ export function overviewChanges({
       texts.set(key, data);
       messages.push({ event: 'tps', data });
     }
-    if (messages.length > 0) messages.push({ event: 'endpoint_tps', data: JSON.stringify(summed(id, all)) });
+    if (messages.length > 0 || isFewer)
+      messages.push({ event: 'endpoint_tps', data: JSON.stringify(summed(id, all)) });
     return messages;
   }
 

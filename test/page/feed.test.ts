@@ -36,6 +36,8 @@ let heard: unknown[] = [];
 let feed: Feed;
 let isAnswering = true;
 let polls = 0;
+/** Answers to polls that were put on the page. */
+let shown = 0;
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -43,6 +45,7 @@ beforeEach(() => {
   FakeSource.made = [];
   heard = [];
   polls = 0;
+  shown = 0;
   isAnswering = true;
   feed = feedOf({
     url: '/events',
@@ -50,6 +53,9 @@ beforeEach(() => {
     poll: async () => {
       polls += 1;
       if (!isAnswering) throw new Error('nobody answers');
+      return () => {
+        shown += 1;
+      };
     },
     random: () => 0.5,
   });
@@ -132,7 +138,7 @@ test('where answers come but no stream, it asks instead, every few seconds for a
   feed.start();
   newest().fail();
   await pass(0);
-  expect([feed.connection.value.state, polls]).toEqual(['polling', 1]);
+  expect([feed.connection.value.state, polls, shown]).toEqual(['polling', 1, 1]);
   for (let round = 0; round < 12; round += 1) {
     const before = polls;
     await pass(5000);
@@ -237,7 +243,7 @@ test('a hidden page stays at rest, whatever an unanswered question brings', asyn
     events: {},
     poll: () =>
       new Promise((resolve) => {
-        answer = resolve;
+        answer = () => resolve(() => {});
       }),
     random: () => 0.5,
   });
@@ -251,6 +257,31 @@ test('a hidden page stays at rest, whatever an unanswered question brings', asyn
   await pass(60_000);
   expect(one.connection.value.state).toBe('resting');
   expect(streams()).toBe(before);
+  one.stop();
+});
+
+test('an answer that comes after the stream has come back is thrown away', async () => {
+  let answer = () => {};
+  let isShown = false;
+  const one = feedOf({
+    url: '/',
+    events: { snapshot: () => {} },
+    poll: () =>
+      new Promise((resolve) => {
+        answer = () =>
+          resolve(() => {
+            isShown = true;
+          });
+      }),
+    random: () => 0.5,
+  });
+  one.start();
+  newest().fail();
+  one.retryNow();
+  newest().say('snapshot', 1);
+  answer();
+  await pass(0);
+  expect([one.connection.value.state, isShown]).toEqual(['live', false]);
   one.stop();
 });
 

@@ -38,13 +38,16 @@ export function useActor(id: MaybeRefOrGetter<string | null>) {
           opened.stop();
         },
       },
-      poll: async () => {
+      poll: async (signal) => {
         try {
-          take(await get<ActorDetail>(path));
+          const view = await get<ActorDetail>(path, signal);
+          return () => take(view);
         } catch (error) {
           if (!(error instanceof Refusal && error.status === 404)) throw error;
-          isGone.value = true;
-          opened.stop();
+          return () => {
+            isGone.value = true;
+            opened.stop();
+          };
         }
       },
     });

@@ -20,14 +20,16 @@ export interface FeedDeps {
   url: string;
   /** The events that are listened to; every one carries JSON. */
   events: Record<string, (data: never) => void>;
-  /** What is asked for while no stream comes through; rejects if nobody answers. */
-  poll: () => Promise<void>;
+  /** Asks while no stream comes through, and answers how to show it; rejects if nobody answers. */
+  poll: (signal: AbortSignal) => Promise<() => void>;
   random?: () => number;
 }
 
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 15_000;
 const POLL_MS = 4000;
+/** Whoever looks must not take old numbers for new ones for long. */
+const POLL_PATIENCE_MS = 8000;
 /** So long the first event may take: it is sent at once. */
 const HEAD_PATIENCE_MS = 10_000;
 /** A stream that says nothing for so long may be gone without a word, as after a sleep: a new one costs little. */
@@ -102,9 +104,11 @@ export function feedOf({ url, events, poll, random = Math.random }: FeedDeps): F
     asked += 1;
     const own = asked;
     const still = () => isWanted && source === null && own === asked && connection.value.state !== 'resting';
-    poll().then(
-      () => {
+    poll(AbortSignal.timeout(POLL_PATIENCE_MS)).then(
+      (show) => {
+        // A stream that has come meanwhile knows better.
         if (!still()) return;
+        show();
         connection.value = { state: 'polling' };
         timer = setTimeout(Date.now() < tryAgainAt ? ask : open, POLL_MS);
       },

@@ -109,7 +109,10 @@ export const feed = feedOf({
     request: ({ records, omitted }: { records: RequestRow[]; omitted: number }) =>
       tellRecords(records, omitted),
   },
-  poll: async () => takeOverview(await get<Overview>('/api/dashboard/overview')),
+  poll: async (signal) => {
+    const overview = await get<Overview>('/api/dashboard/overview', signal);
+    return () => takeOverview(overview);
+  },
 });
 
 /** What the answer to a change does not tell. */

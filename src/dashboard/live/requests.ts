@@ -18,10 +18,13 @@ export function useLiveRequests() {
         toldAt.value = Date.now();
       },
     },
-    poll: async () => {
-      requests.value = await get<LiveRequest[]>('/api/dashboard/requests/live');
-      omitted.value = 0;
-      toldAt.value = Date.now();
+    poll: async (signal) => {
+      const live = await get<LiveRequest[]>('/api/dashboard/requests/live', signal);
+      return () => {
+        requests.value = live;
+        omitted.value = 0;
+        toldAt.value = Date.now();
+      };
     },
   });
   feed.start();

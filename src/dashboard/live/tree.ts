@@ -30,7 +30,10 @@ export function useTree() {
         triggerRef(root);
       },
     },
-    poll: async () => take(await get<{ root: Actor }>('/api/dashboard/actors')),
+    poll: async (signal) => {
+      const tree = await get<{ root: Actor }>('/api/dashboard/actors', signal);
+      return () => take(tree);
+    },
   });
   feed.start();
   onScopeDispose(feed.stop);
