@@ -35,9 +35,17 @@ export async function logIn(username: string, password: string): Promise<void> {
   await whoAmI();
 }
 
+/** The server ends what is open for this session, and that is no failure. */
+export const isLeaving = shallowRef(false);
+
 export async function logOut(): Promise<void> {
-  await post('/api/auth/logout');
-  me.value = null;
+  isLeaving.value = true;
+  try {
+    await post('/api/auth/logout');
+    me.value = null;
+  } finally {
+    isLeaving.value = false;
+  }
 }
 
 export async function changePassword(current: string, fresh: string): Promise<void> {

@@ -1,4 +1,5 @@
 import { type ShallowRef, shallowRef } from 'vue';
+import { isLeaving } from '../session.js';
 
 /**
  * `live`: pushed. `polling`: no stream comes through, the fallback asks instead. `lost`: nobody answers; tried again at
@@ -93,6 +94,10 @@ export function feedOf({ url, events, poll, random = Math.random }: FeedDeps): F
 
   function failed(): void {
     close();
+    if (isLeaving.value) {
+      timer = setTimeout(open, FIRST_RETRY_MS);
+      return;
+    }
     failures += 1;
     tryAgainAt =
       Date.now() + Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** (failures - 1)) * (0.75 + random() / 2);
