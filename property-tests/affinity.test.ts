@@ -64,7 +64,7 @@ test('a conversation stays where it was exactly while that is well, has room and
       expect(able).toContain(chosen);
       expect(loadOf(chosen as Candidate)).toBe(Math.min(...able.map(loadOf)));
       if (!able.includes(pinned)) seen.ill += 1;
-      else if (all.every(({ weight }) => weight === pinned.weight)) {
+      else if (all.every((one) => worthOf(one) === worthOf(pinned))) {
         expect(chosen).not.toBe(pinned);
         seen.overloaded += 1;
       }
