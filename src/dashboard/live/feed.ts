@@ -114,6 +114,8 @@ export function feedOf({ url, events, poll, random = Math.random }: FeedDeps): F
         // A stream that has come meanwhile knows better.
         if (!still()) return;
         show();
+        // What was asked about may be gone, and nobody asks any more.
+        if (!isWanted) return;
         connection.value = { state: 'polling' };
         timer = setTimeout(Date.now() < tryAgainAt ? ask : open, POLL_MS);
       },
