@@ -1,3 +1,4 @@
+import { fitsPattern } from '../../machines/wildcard.js';
 import type { RequestRow } from '../api/shapes.js';
 
 /** What of the history is wanted; an empty text is anything. */
@@ -42,7 +43,7 @@ export function fits(row: RequestRow, filter: RequestFilter): boolean {
   if (span === 'custom' && isTime(from) && endedAt < Date.parse(from)) return false;
   if (span === 'custom' && isTime(to) && endedAt > Date.parse(to)) return false;
   return (
-    (model === '' || wildcard(model).test(row.model)) &&
+    (model === '' || fitsPattern(model, row.model)) &&
     (endpoint === '' || row.endpoint_id === endpoint) &&
     (key === '' || row.key_id === key) &&
     (status === '' || row.status.type === status)
@@ -51,9 +52,4 @@ export function fits(row: RequestRow, filter: RequestFilter): boolean {
 
 function isTime(text: string): boolean {
   return !Number.isNaN(Date.parse(text));
-}
-
-function wildcard(pattern: string): RegExp {
-  const parts = pattern.split('*').map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'));
-  return new RegExp(`^${parts.join('.*')}$`, 's');
 }
