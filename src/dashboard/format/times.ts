@@ -1,4 +1,4 @@
-import { shallowRef } from 'vue';
+import { computed, shallowRef } from 'vue';
 import { language } from '../words/index.js';
 
 /** Wall clock, ms; moves once a second while somebody looks. */
@@ -6,6 +6,9 @@ export const now = shallowRef(Date.now());
 setInterval(() => {
   if (!document.hidden) now.value = Date.now();
 }, 1000);
+
+/** When the day began; whoever asks need not look again at every second. */
+const today = computed(() => new Date(now.value).setHours(0, 0, 0, 0));
 
 /** The zone that every time on the page is in. */
 export const TIME_ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -30,8 +33,8 @@ export function exactTime(at: number): string {
 }
 
 /** Without the date where it is today. */
-export function shortTime(at: number, from: number): string {
-  const isToday = new Date(at).toDateString() === new Date(from).toDateString();
+export function shortTime(at: number): string {
+  const isToday = new Date(at).setHours(0, 0, 0, 0) === today.value;
   return isToday
     ? dated('time', { hour: '2-digit', minute: '2-digit', second: '2-digit' }).format(at)
     : dated('date', { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit' }).format(at);
