@@ -89,6 +89,7 @@ const anyone: fc.Arbitrary<Omit<Candidate, 'endpointId' | 'modelId'>> = fc.recor
   tps: fc.constant(null),
   turn: fc.constant(0),
   speed: fc.constant(PLAIN.speed),
+  glance: fc.constant(PLAIN.glance),
   cold: fc.constant(false),
   displaces: fc.constant(false),
   loadingMs: fc.constant(0),

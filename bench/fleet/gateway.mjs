@@ -57,7 +57,7 @@ export class Gateway {
       vault: { isLost: () => false },
       turns,
       policy: real,
-      tps: ({ endpointId, modelId }) => this.rates.get(`${endpointId} ${modelId}`)?.ema ?? null,
+      tps: ({ endpointId, modelId }) => this.#rateReader(`${endpointId} ${modelId}`),
     });
     this.chooser = new Chooser({
       catalogue: this.catalogue,
@@ -178,9 +178,17 @@ export class Gateway {
     return best;
   }
 
+  #rateReader(key) {
+    const holder = { rate: null };
+    this.rates.set(key, holder);
+    return () => holder.rate?.ema ?? null;
+  }
+
   #noteRate({ endpointId, modelId }, tokens, ms) {
     const key = `${endpointId} ${modelId}`;
-    const before = this.rates.get(key) ?? tpsSeed({ date: '', samples: 0, tokens: 0, ms: 0 });
-    this.rates.set(key, addSample(before, { date: '', tokens, ms }));
+    const holder = this.rates.get(key);
+    if (holder === undefined) return;
+    const before = holder.rate ?? tpsSeed({ date: '', samples: 0, tokens: 0, ms: 0 });
+    holder.rate = addSample(before, { date: '', tokens, ms });
   }
 }

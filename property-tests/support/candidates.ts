@@ -1,4 +1,5 @@
 import type { Candidate } from '../../src/machines/candidate.js';
+import { UNSEEN } from '../../src/machines/glance.js';
 import { NEW_SPEED } from '../../src/machines/speed.js';
 
 /** An endpoint that serves, has nothing to do and never failed. */
@@ -15,6 +16,7 @@ export const PLAIN: Candidate = {
   tps: null,
   turn: 0,
   speed: NEW_SPEED,
+  glance: UNSEEN,
   cold: false,
   displaces: false,
   loadingMs: 0,

@@ -20,8 +20,8 @@ export interface CatalogueDeps {
   vault: Vault;
   turns: Turns;
   policy: PolicyName;
-  /** Tokens per second of a place. */
-  tps: (place: Place) => number | null;
+  /** Reads the tokens per second of a place again and again. */
+  tps: (place: Place) => () => number | null;
 }
 
 export interface Catalogue {
@@ -73,8 +73,8 @@ export function catalogueOf({ roster, leases, vault, turns, policy, tps }: Catal
       isQuarantined: roster.entry(config.id)?.status === 'quarantined',
       isLocked: vault.isLost(config.id) ? () => vault.isLost(config.id) : null,
       // What no other policy looks at is looked up for the one that does.
-      tps: policy === 'fastest' ? () => tps(place) : null,
-      turn: policy === 'round-robin' ? () => turns.of(modelId, config.id) : null,
+      tps: policy === 'fastest' ? tps(place) : null,
+      turn: policy === 'round-robin' ? turns.reader(modelId, config.id) : null,
     });
   }
 

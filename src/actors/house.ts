@@ -28,7 +28,7 @@ import { reapOrphans } from './orphans.js';
 import { Pins } from './pins.js';
 import { type Roster, rosterOf } from './roster.js';
 import { seedingOf } from './seeding.js';
-import { tpsOf, trackersOf } from './trackers.js';
+import { tpsReader, trackersOf } from './trackers.js';
 import { Turns } from './turns.js';
 import { WaitingRoom } from './waiting.js';
 import { writeOldest } from './writing.js';
@@ -118,7 +118,7 @@ export function buildHouse(deps: HouseDeps): House {
     vault,
     turns,
     policy,
-    tps: ({ endpointId, modelId }) => tpsOf(system(), endpointId, modelId),
+    tps: ({ endpointId, modelId }) => tpsReader(system, endpointId, modelId),
   });
   const mono = () => clock.mono();
   const chooser: Chooser = new Chooser({

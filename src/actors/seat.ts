@@ -1,6 +1,7 @@
 import type { Candidate } from '../machines/candidate.js';
 import { type Circuit, failureRate, freshFailureRate, NEW_CIRCUIT, worse } from '../machines/circuit.js';
 import { ofModel } from '../machines/endpoint.js';
+import { glanceAt, UNSEEN } from '../machines/glance.js';
 import { NEW_SPEED } from '../machines/speed.js';
 import type { EndpointConfig } from '../persistence/store.js';
 import type { EndpointFacts } from './roster.js';
@@ -36,6 +37,7 @@ export class Seat implements Candidate {
   tps: number | null = null;
   turn = 0;
   speed = NEW_SPEED;
+  glance = UNSEEN;
   cold = false;
   displaces = false;
   loadingMs = 0;
@@ -88,6 +90,7 @@ export class Seat implements Candidate {
     if (facts !== this.#seen) this.#read(facts);
     const standing = this.#standing;
     this.active = standing.active;
+    this.glance = glanceAt(this);
     this.onTrial = standing.trials > 0;
     if (this.#isLimited) this.room = this.#roomIn(standing);
     if (standing.oldest !== undefined) this.#readWaiting(standing, mono);

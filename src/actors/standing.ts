@@ -6,6 +6,8 @@ export class Standing {
   /** Those without a byte, oldest first, and the first of them. */
   readonly #waiting = new Set<LeaseOptions>();
   #oldest: LeaseOptions | undefined;
+  /** How many are open: read far more often than they change. */
+  active = 0;
   trials = 0;
   /** Its endpoint was removed. */
   isGone = false;
@@ -16,17 +18,13 @@ export class Standing {
   #sum = 0;
   #summedAt = 0;
 
-  get active(): number {
-    return this.open.size;
-  }
-
   activeOf(modelId: string): number {
     return this.#models.get(modelId) ?? 0;
   }
 
   /** Requests in flight × ms, up to now. */
   sum(mono: number): number {
-    return this.#sum + this.open.size * Math.max(0, mono - this.#summedAt);
+    return this.#sum + this.active * Math.max(0, mono - this.#summedAt);
   }
 
   get waiting(): ReadonlySet<LeaseOptions> {
@@ -41,6 +39,7 @@ export class Standing {
   enter(lease: LeaseOptions, mono: number): void {
     this.#note(mono);
     this.open.add(lease);
+    this.active = this.open.size;
     this.#waiting.add(lease);
     this.#oldest ??= lease;
     this.#models.set(lease.modelId, this.activeOf(lease.modelId) + 1);
@@ -69,13 +68,14 @@ export class Standing {
     if (!this.open.has(lease)) return false;
     this.#note(mono);
     this.open.delete(lease);
+    this.active = this.open.size;
     this.answer(lease);
     const left = this.activeOf(lease.modelId) - 1;
     if (left > 0) this.#models.set(lease.modelId, left);
     else this.#models.delete(lease.modelId);
     if (lease.trial) this.trials -= 1;
     // When it last sent something is only of use to what waits now.
-    if (this.open.size === 0) this.lastByteAt = Number.NEGATIVE_INFINITY;
+    if (this.active === 0) this.lastByteAt = Number.NEGATIVE_INFINITY;
     return true;
   }
 

@@ -1,3 +1,4 @@
+import type { AnyActorRef } from 'xstate';
 import type { Tracker } from '../machines/box.js';
 import type { ApiKind } from '../machines/records.js';
 import type { TpsState } from '../machines/tps.js';
@@ -15,12 +16,30 @@ export function trackersOf(books: Books, endpointId: string, today: string): Tra
 /** In the order in which they tell most of an endpoint's speed. */
 const KINDS: readonly ApiKind[] = ['chat_completions', 'responses', 'messages', 'completions'];
 
-/** Output tokens per second of a model at an endpoint, of the first kind that was measured; null: none was. */
-export function tpsOf(system: System, endpointId: string, modelId: string): number | null {
-  for (const kind of KINDS) {
-    const snapshot = actorNamed(system, names.tps(endpointId, modelId, kind))?.getSnapshot();
-    const ema = snapshot?.status === 'active' ? (snapshot.context as TpsState).ema : null;
-    if (ema !== null) return ema;
-  }
-  return null;
+/**
+ * Reads the output tokens per second of a model at an endpoint again and again: of the first kind that was measured;
+ * null: none was.
+ */
+export function tpsReader(system: () => System, endpointId: string, modelId: string): () => number | null {
+  const [first, ...others] = KINDS.map((kind) => names.tps(endpointId, modelId, kind)) as [
+    string,
+    ...string[],
+  ];
+  let actor: AnyActorRef | undefined;
+  return () => {
+    const known = emaOf(actor);
+    if (known !== null) return known;
+    // It was restarted, is away, or has not come yet.
+    actor = actorNamed(system(), first);
+    let ema = emaOf(actor);
+    for (let i = 0; ema === null && i < others.length; i += 1) {
+      ema = emaOf(actorNamed(system(), others[i] as string));
+    }
+    return ema;
+  };
+}
+
+function emaOf(actor: AnyActorRef | undefined): number | null {
+  const snapshot = actor?.getSnapshot();
+  return snapshot?.status === 'active' ? (snapshot.context as TpsState).ema : null;
 }

@@ -1,4 +1,5 @@
 import type { CircuitState } from './circuit.js';
+import type { Glance } from './glance.js';
 import type { Speed } from './speed.js';
 
 /** What the chooser sees of an endpoint. */
@@ -24,6 +25,8 @@ export interface Candidate {
   turn: number;
   /** What is learned of its speed for this model. */
   speed: Speed;
+  /** What that says at its load, kept for `glanceAt`; where it does not fit it does no harm but costs time. */
+  glance: Glance;
   /** It does not hold the model in memory. */
   cold: boolean;
   /** Loading it would probably push another one out. */

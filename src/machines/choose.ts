@@ -52,6 +52,8 @@ export interface Choice {
   trial: boolean;
   /** It goes where it goes only to measure that. */
   explores: boolean;
+  /** Nothing speaks against any of the candidates. */
+  anybody: boolean;
   /** Nobody is chosen, but somebody would serve as soon as a request there ends. */
   full: boolean;
   outlook: Outlook;
@@ -94,9 +96,10 @@ export function choose(
   choosing: Choosing = PLAINLY,
 ): Choice {
   const { policy, random, tried } = choosing;
-  const { tier, best, trials } = bestOf(candidates, demand, tried);
+  const anybody = areAlike(candidates, demand, tried);
+  const { tier, best, trials } = anybody ? allOf(candidates) : bestOf(candidates, demand, tried);
   const outlook = outlookOf(best, demand);
-  const { able, served } = firstWithRoom(best, outlook, choosing);
+  const { able, served } = anybody ? allAbleOf(candidates) : firstWithRoom(best, outlook, choosing);
   // One in `error` has no trial while another is online, nor one of a later priority while it is not needed. A retry is
   // none either, but as a last resort.
   const nobodyOnline = tier < 0 || tier >= IN_ERROR;
@@ -115,6 +118,7 @@ export function choose(
     chosen,
     trial: chosen?.circuit === 'half_open' && !chosen.onTrial,
     explores: stale !== undefined,
+    anybody,
     full: chosen === undefined && best.length > 0,
     outlook,
     candidates,
@@ -134,6 +138,7 @@ export function judge(choice: Choice): Judged[] {
 }
 
 export function reasonOf(candidate: Candidate, choice: Choice): Rejection | null {
+  if (choice.anybody) return null;
   const { chosen, tried, best, trials, tier, served, outlook, overflowMs } = choice;
   const out = excluded(candidate, tried);
   if (out !== null || candidate === chosen) return out;
@@ -177,11 +182,21 @@ interface Best {
   trials: readonly Candidate[];
 }
 
-function bestOf(candidates: readonly Candidate[], demand: Demand, tried: ReadonlySet<string>): Best {
-  // Most fleets are well most of the time: nobody has to be set apart.
-  if (candidates.length > 0 && candidates.every((one) => isWell(one, demand, tried))) {
-    return { tier: 0, best: candidates, trials: NO_TRIALS };
+/** All serve, and have room and the same priority. Most fleets are so most of the time: nobody has to be set apart. */
+function areAlike(candidates: readonly Candidate[], demand: Demand, tried: ReadonlySet<string>): boolean {
+  const first = candidates[0]?.priority;
+  for (const one of candidates) {
+    if (one.room <= 0 || one.priority !== first) return false;
+    if (excluded(one, tried) !== null || tierOf(one, demand) !== 0) return false;
   }
+  return first !== undefined;
+}
+
+function allOf(candidates: readonly Candidate[]): Best {
+  return { tier: 0, best: candidates, trials: NO_TRIALS };
+}
+
+function bestOf(candidates: readonly Candidate[], demand: Demand, tried: ReadonlySet<string>): Best {
   const tiers: Candidate[][] = [[], [], [], [], [], []];
   const trials: Candidate[] = [];
   for (const candidate of candidates) {
@@ -202,10 +217,6 @@ function mayBeTried(candidate: Candidate, demand: Demand): boolean {
 
 const NO_TRIALS: readonly Candidate[] = [];
 
-function isWell(one: Candidate, demand: Demand, tried: ReadonlySet<string>): boolean {
-  return excluded(one, tried) === null && tierOf(one, demand) === 0;
-}
-
 /** Never chosen, whoever else there is. */
 function excluded({ endpointId, status, restMs }: Candidate, tried: ReadonlySet<string>): Rejection | null {
   if (tried.size > 0 && tried.has(endpointId)) return 'tried';
@@ -213,12 +224,17 @@ function excluded({ endpointId, status, restMs }: Candidate, tried: ReadonlySet<
   return restMs > 0 ? 'resting' : null;
 }
 
+interface Served {
+  able: readonly Candidate[];
+  served: number;
+}
+
+function allAbleOf(candidates: readonly Candidate[]): Served {
+  return { able: candidates, served: (candidates[0] as Candidate).priority };
+}
+
 /** Of the first priority whose wait is short enough those that have room; nobody if it is worth waiting for them. */
-function firstWithRoom(
-  best: readonly Candidate[],
-  outlook: Outlook,
-  choosing: Choosing,
-): { able: readonly Candidate[]; served: number } {
+function firstWithRoom(best: readonly Candidate[], outlook: Outlook, choosing: Choosing): Served {
   const first = best[0]?.priority ?? Number.POSITIVE_INFINITY;
   if (best.every(({ priority }) => priority === first)) return { able: roomyOf(best), served: first };
   let shortest: readonly Candidate[] = [];

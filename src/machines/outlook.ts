@@ -1,16 +1,7 @@
 import { type Candidate, worthOf } from './candidate.js';
 import { type Demand, unreadBytes } from './demand.js';
-import {
-  decodeMs,
-  type Forecast,
-  forecast,
-  isMeasured,
-  loadMs,
-  prefillMs,
-  type Speed,
-  totalMs,
-  waitMs,
-} from './speed.js';
+import { Glance, glanceAt } from './glance.js';
+import { type Forecast, forecast, isMeasured, loadMs, type Speed, totalMs } from './speed.js';
 
 /** What the forecasts for one request rest on. */
 export interface Outlook {
@@ -28,10 +19,11 @@ export function outlookOf(candidates: readonly Candidate[], demand: Demand): Out
   let answers = 0;
   let written = 0;
   let unmeasured = 0;
-  for (const { speed } of candidates) {
-    answers += speed.answers;
-    written += speed.answers * speed.answerTokens;
-    if (!isMeasured(speed)) unmeasured += 1;
+  for (const candidate of candidates) {
+    const glance = glanceAt(candidate);
+    answers += glance.answers;
+    written += glance.written;
+    if (!glance.isMeasured) unmeasured += 1;
   }
   const mean = answers === 0 ? 0 : written / answers;
   const tokens = demand.maxTokens === null ? mean : Math.min(mean, demand.maxTokens);
@@ -50,20 +42,19 @@ export function forecastOf(candidate: Candidate, { demand, tokens }: Outlook): F
  * much hope.
  */
 export function costOf(candidate: Candidate, { demand, tokens, peer }: Outlook): number {
-  const { speed, active } = candidate;
   const worth = worthOf(candidate);
-  if (isMeasured(speed)) return costAs(speed, candidate, demand, tokens) / worth;
+  const glance = glanceAt(candidate);
+  if (glance.isMeasured) return costAs(glance, candidate, demand, tokens) / worth;
   // Hope is for the first: until it has answered nobody knows how many it can take.
-  return ((active + 1) * (peer === null ? 1 : costAs(peer, candidate, demand, tokens))) / worth;
+  const hoped = peer === null ? 1 : costAs(new Glance(peer, glance.others), candidate, demand, tokens);
+  return ((candidate.active + 1) * hoped) / worth;
 }
 
 /** The total of the forecast, summed without making one: with hundreds of endpoints that is most of choosing. */
-function costAs(speed: Speed, candidate: Candidate, demand: Demand, tokens: number): number {
-  const { active, foreign, overdueMs } = candidate;
-  const others = active + foreign;
+function costAs(glance: Glance, candidate: Candidate, demand: Demand, tokens: number): number {
   const unread = demand.pin === null ? demand.promptBytes : unreadBytes(demand, candidate.endpointId);
-  const running = waitMs(speed, others) + prefillMs(speed, unread) + decodeMs(speed, others, tokens);
-  return running + overdueMs + (candidate.cold ? loadCost(speed, candidate) : 0);
+  const running = glance.waitMs + unread * glance.byteMs + tokens * glance.tokenMs;
+  return running + candidate.overdueMs + (candidate.cold ? loadCost(glance.speed, candidate) : 0);
 }
 
 function loadCost(speed: Speed, { loadingMs, displaces }: Candidate): number {
