@@ -1,7 +1,7 @@
 import { type Candidate, worthOf } from './candidate.js';
 import { type Demand, unreadBytes } from './demand.js';
 import { Glance, glanceAt } from './glance.js';
-import { type Forecast, forecast, isMeasured, loadMs, type Speed, totalMs } from './speed.js';
+import { type Forecast, forecast, isMeasured, loadMs, type Speed, totalMs, waitMs } from './speed.js';
 
 /** What the forecasts for one request rest on. */
 export interface Outlook {
@@ -55,6 +55,11 @@ function costAs(glance: Glance, candidate: Candidate, demand: Demand, tokens: nu
   const unread = demand.pin === null ? demand.promptBytes : unreadBytes(demand, candidate.endpointId);
   const running = glance.waitMs + unread * glance.byteMs + tokens * glance.tokenMs;
   return running + candidate.overdueMs + (candidate.cold ? loadCost(glance.speed, candidate) : 0);
+}
+
+/** How much longer the first byte takes there than if nobody were there, ms. */
+export function crowdMs(candidate: Candidate): number {
+  return Math.max(0, glanceAt(candidate).waitMs - waitMs(candidate.speed, 0));
 }
 
 function loadCost(speed: Speed, { loadingMs, displaces }: Candidate): number {

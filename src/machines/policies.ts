@@ -1,5 +1,5 @@
 import { type Candidate, loadOf, worthOf } from './candidate.js';
-import { costOf, type Outlook } from './outlook.js';
+import { costOf, crowdMs, type Outlook } from './outlook.js';
 
 /**
  * Which of those that could serve does, undefined if there are none. `random` gives [0, 1); the outlook is what is
@@ -15,12 +15,16 @@ export type Policy = (
 const adaptive: Policy = (able, random, outlook) => {
   const costs = new Float64Array(able.length);
   let least = Number.POSITIVE_INFINITY;
+  let best: Candidate | undefined;
   for (let i = 0; i < costs.length; i += 1) {
-    const cost = costOf(able[i] as Candidate, outlook);
+    const candidate = able[i] as Candidate;
+    const cost = costOf(candidate, outlook);
     costs[i] = cost;
-    if (cost < least) least = cost;
+    if (cost >= least) continue;
+    least = cost;
+    best = candidate;
   }
-  const most = least * AS_GOOD;
+  const most = best === undefined ? 0 : least * AS_GOOD + (crowdMs(best) / worthOf(best)) * UNSURE;
   const rank = (candidate: Candidate, i: number) =>
     (costs[i] as number) > most
       ? Number.POSITIVE_INFINITY
@@ -73,6 +77,8 @@ export type PolicyName = keyof typeof POLICIES;
 
 /** Predictions this near to each other are equal: what is learned is never exact, and all must not run to one box. */
 const AS_GOOD = 1.3;
+/** What others add to the waiting is known the least well: so much of it more makes no difference. */
+const UNSURE = 0.5;
 /** More than any load: of equals one that has the model in memory comes first. */
 const COLD_LOAD = 1e6;
 const MOST_ABOVE_MEAN = 1.25;
