@@ -2,8 +2,14 @@ import type { AnyStateMachine, AnyStateNode } from 'xstate';
 
 /** A statechart as a Mermaid `stateDiagram-v2`. */
 export function mermaid(machine: AnyStateMachine): string {
+  const { root } = machine;
   const lines = ['stateDiagram-v2'];
-  drawStates(machine.root, lines, '  ');
+  if (!leadsSomewhere(root)) drawStates(root, lines, '  ');
+  else {
+    // What can happen in every state leads from around all of them.
+    drawGroup(root, lines, '  ');
+    drawTransitions(root, lines, '  ');
+  }
   return lines.join('\n');
 }
 
@@ -27,21 +33,31 @@ function drawStates(node: AnyStateNode, lines: string[], indent: string): void {
   children.forEach((child, index) => {
     // Regions of a parallel state are parted by a line.
     if (node.type === 'parallel' && index > 0 && node.parent !== undefined) lines.push(`${indent}--`);
-    lines.push(`${indent}state "${child.key}" as ${nameOf(child)}`);
-    if (Object.keys(child.states).length > 0) {
-      lines.push(`${indent}state ${nameOf(child)} {`);
-      drawStates(child, lines, `${indent}  `);
-      lines.push(`${indent}}`);
-    }
+    drawGroup(child, lines, indent);
     if (child.type === 'final') lines.push(`${indent}${nameOf(child)} --> [*]`);
   });
   for (const child of children) drawTransitions(child, lines, indent);
 }
 
+function drawGroup(node: AnyStateNode, lines: string[], indent: string): void {
+  lines.push(`${indent}state "${node.key}" as ${nameOf(node)}`);
+  if (Object.keys(node.states).length === 0) return;
+  lines.push(`${indent}state ${nameOf(node)} {`);
+  drawStates(node, lines, `${indent}  `);
+  lines.push(`${indent}}`);
+}
+
+function transitionsOf(node: AnyStateNode) {
+  return [...node.transitions.values(), node.always ?? []].flat();
+}
+
+function leadsSomewhere(node: AnyStateNode): boolean {
+  return transitionsOf(node).some(({ target }) => (target?.length ?? 0) > 0);
+}
+
 function drawTransitions(node: AnyStateNode, lines: string[], indent: string): void {
   const seen = new Set<string>();
-  const all = [...node.transitions.values(), node.always ?? []].flat();
-  for (const transition of all) {
+  for (const transition of transitionsOf(node)) {
     for (const target of transition.target ?? []) {
       const guard = transition.guard === undefined ? '' : ` [${guardName(transition.guard)}]`;
       const line = `${indent}${nameOf(node)} --> ${nameOf(target)} : ${eventName(transition.eventType)}${guard}`;

@@ -30,7 +30,7 @@ export function dataDirAt(path: string): DataDir {
  * nobody can write it beside us. Throws `StoreError` `unusable` or `newer`.
  */
 export async function takeDataDir(dir: DataDir): Promise<DataDirLock | null> {
-  await mkdir(dir.path, { recursive: true, mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
+  await make(dir.path).catch((error: NodeJS.ErrnoException) => {
     throw new StoreError('unusable', `the data dir ${dir.path} cannot be made: ${error.code}`, {
       cause: error,
     });
@@ -51,6 +51,9 @@ export async function takeDataDir(dir: DataDir): Promise<DataDirLock | null> {
 export async function checkDataDir(dir: DataDir): Promise<void> {
   const parent = await existing(dir.path);
   if (parent !== dir.path) {
+    if (!(await stat(parent)).isDirectory()) {
+      throw new StoreError('unusable', `the data dir ${dir.path} cannot be made: ${parent} is no directory`);
+    }
     if (await can(parent, constants.W_OK)) return;
     throw new StoreError('unusable', `the data dir ${dir.path} cannot be made: ${parent} cannot be written`);
   }
@@ -87,6 +90,15 @@ async function refuseNewer(file: string): Promise<void> {
   } finally {
     await handle.close();
   }
+}
+
+/** One by one: below `/proc` the `recursive` of Node tries for ever, and holds the process up. */
+async function make(path: string): Promise<void> {
+  const parent = dirname(path);
+  if (parent !== path && !(await can(parent, constants.F_OK))) await make(parent);
+  await mkdir(path, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error;
+  });
 }
 
 async function existing(path: string): Promise<string> {

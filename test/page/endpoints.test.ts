@@ -82,7 +82,7 @@ pageTest(
   async ({ open }) => {
     const { server } = await fleet();
     const page = await open(server, '/endpoints');
-    await page.locator('tbody .row-line').nth(0).focus();
+    await page.locator('tbody .row-line a').nth(0).focus();
     await page.keyboard.press('ArrowDown');
     await page.keyboard.press('Enter');
     await sheet(page, 'slow-box').waitFor();
@@ -90,7 +90,7 @@ pageTest(
     await page.keyboard.press('Escape');
     await see(() => sheet(page, 'slow-box').count()).toBe(0);
     await see(() => page.evaluate(() => document.activeElement?.textContent ?? '')).toContain('slow-box');
-    expect(await page.evaluate(() => document.activeElement?.tagName)).toBe('TR');
+    expect(await page.evaluate(() => document.activeElement?.tagName)).toBe('A');
   },
 );
 

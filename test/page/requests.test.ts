@@ -51,7 +51,7 @@ pageTest(
     await stream.whole;
     await live(page).getByText('Nothing is under way').waitFor();
     const newest = rowsIn(history(page)).first();
-    await see(() => textOf(newest)).toMatch(/Success 200\s+bulk\s+good-box/);
+    await see(() => textOf(newest)).toMatch(/Success\s+200\s+bulk\s+good-box/);
   },
 );
 
@@ -92,7 +92,7 @@ pageTest(
     expect(queryOf(page)).toEqual({ model: 'w*k', status: 'error', endpoint: other, span: '1 h' });
     await page.reload();
     await see(() => rowsIn(history(page)).count()).toBe(1);
-    expect(await textOf(rowsIn(history(page)).first())).toMatch(/Error 400\s+weak\s+broken-box/);
+    expect(await textOf(rowsIn(history(page)).first())).toMatch(/Error\s+400\s+weak\s+broken-box/);
     await page.getByRole('combobox', { name: 'Endpoint' }).selectOption(id);
     await page.getByRole('button', { name: 'Clear the filter' }).click();
     await see(() => queryOf(page)).toEqual({});

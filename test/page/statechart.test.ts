@@ -1,7 +1,9 @@
 import { beforeEach, expect, test } from 'vitest';
-import { definition } from '../../src/actors/diagram.js';
+import type { AnyStateMachine } from 'xstate';
+import { definition, mermaid } from '../../src/actors/diagram.js';
 import {
   activeIds,
+  type ChartState,
   chartOf,
   eventWords,
   litArrows,
@@ -55,6 +57,26 @@ test('of every machine and every state it can be in, exactly the active states a
       expect([...activeIds(machine, told(way))].sort(), `${name}: ${told(way)}`).toEqual([...way.ids].sort());
     }
   }
+});
+
+test('of every machine both ends of every arrow are drawn', () => {
+  const idsOf = (states: ChartState[]): string[] =>
+    states.flatMap(({ id, children }) => [id, ...idsOf(children)]);
+  for (const [name, machine] of Object.entries(machines)) {
+    const { states, arrows } = chartOf(machine);
+    const drawn = new Set(idsOf(states));
+    for (const { source, target, id } of arrows) {
+      expect(drawn.has(source) && drawn.has(target), `${name}: ${id}`).toBe(true);
+    }
+  }
+  expect(chartOf(machines.box as StateDefinition).arrows.map(({ id }) => id)).toContain('box→box.mending');
+});
+
+test('a diagram in Mermaid has what can happen in every state', async () => {
+  const { house } = await startHouse();
+  const lines = mermaid(house.machines.box as AnyStateMachine).split('\n');
+  expect(lines[1]).toBe('  state "box" as box');
+  expect(lines.some((line) => line.startsWith('  box --> box_mending : '))).toBe(true);
 });
 
 test('an actor without a state, or in one that the chart does not have, lights nothing of it', () => {

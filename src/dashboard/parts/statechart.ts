@@ -47,11 +47,17 @@ export interface Chart {
   arrows: ChartArrow[];
 }
 
+const NOWHERE: ReadonlySet<string> = new Set();
+
 export function chartOf(root: StateDefinition): Chart {
-  const arrows = new Map<string, ChartArrow>();
-  const states = Object.values(root.states).map((child) => stateOf(child, initialOf(root)));
-  collect(root, arrows);
-  return { isParallel: root.type === 'parallel', states, arrows: [...arrows.values()] };
+  const found = new Map<string, ChartArrow>();
+  collect(root, found);
+  const arrows = [...found.values()];
+  const isParallel = root.type === 'parallel';
+  const whole = stateOf(root, NOWHERE);
+  // What can happen in every state leads from around all of them.
+  const isDrawn = !isParallel && arrows.some(({ source, target }) => [source, target].includes(root.id));
+  return { isParallel, states: isDrawn ? [whole] : whole.children, arrows };
 }
 
 function stateOf(node: StateDefinition, initial: ReadonlySet<string>): ChartState {

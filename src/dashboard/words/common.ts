@@ -50,6 +50,7 @@ export const common = section('common', {
   unreachable: { en: 'The server cannot be reached.', ja: 'サーバーに接続できません。' },
   success: { en: 'Success', ja: '成功' },
   error: { en: 'Error', ja: 'エラー' },
+  brokenOff: { en: 'Broken off', ja: '途中で中断' },
   cancelled: { en: 'Cancelled', ja: 'キャンセル' },
   neverMeasured: { en: 'never measured', ja: '未計測' },
   noRequestsYet: { en: 'no requests yet', ja: 'リクエストはまだありません' },
@@ -76,3 +77,15 @@ export const common = section('common', {
   key_close: { en: 'Close what is open', ja: '開いているものを閉じる' },
   key_theme: { en: 'Switch between light and dark', ja: 'ライト/ダークを切り替え' },
 });
+
+/** How a request or an attempt ended; a failure after its first byte has the status of a success. */
+export function outcomeWord({
+  outcome,
+  status_code: status,
+}: {
+  outcome: string;
+  status_code: number | null;
+}): string {
+  if (outcome !== 'failure') return common(outcome === 'success' ? 'success' : 'cancelled');
+  return common(status !== null && status < 400 ? 'brokenOff' : 'error');
+}

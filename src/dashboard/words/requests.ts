@@ -68,6 +68,10 @@ export const requestWords = section('requests', {
   predicted: { en: 'predicted {time}', ja: '予測 {time}' },
   noAttempt: { en: 'Nothing was sent to any endpoint.', ja: 'どのエンドポイントにも送信されませんでした。' },
   decision: { en: 'Why there', ja: '選択の理由' },
+  adaptiveRule: {
+    en: 'The least predicted time wins; of those about as good, the one with the least in flight.',
+    ja: '予測時間が最短のものを選びます。ほぼ同等の場合は処理中のリクエストが最も少ないものを選びます。',
+  },
   policy: { en: 'Policy: {policy}', ja: 'ポリシー: {policy}' },
   noDecision: {
     en: 'The decision is not kept any more: it is for the newest 10,000 requests and for failures.',
@@ -75,7 +79,7 @@ export const requestWords = section('requests', {
   },
   chosen: { en: 'chosen', ja: '選択' },
   unmeasured: { en: 'nothing is known of its speed yet', ja: '速度はまだ不明です' },
-  wait: { en: 'waiting', ja: '待ち' },
+  wait: { en: 'until it begins', ja: '開始まで' },
   load: { en: 'loading the model', ja: 'モデル読み込み' },
   prefill: { en: 'reading the prompt', ja: 'プロンプト処理' },
   decode: { en: 'writing the answer', ja: '応答生成' },
