@@ -72,8 +72,16 @@ test('--check judges options and data dir without starting', async () => {
   const file = join(dirname(newDataDir()), 'file');
   writeFileSync(file, '');
   await expectRefused(['--data-dir', file, '--check'], {}, file);
+  await expectRefused(['--data-dir', join(file, 'below'), '--check'], {}, file);
   const running = await spawnServer();
   await expectRefused(['--data-dir', running.dataDir, '--check'], {}, running.dataDir);
+});
+
+test('a data dir that cannot be made is refused, also where Node would try for ever', async () => {
+  await expectRefused(['--data-dir', '/proc/nowhere/below'], {}, '/proc/nowhere/below');
+  const file = join(dirname(newDataDir()), 'a-file');
+  writeFileSync(file, '');
+  await expectRefused(['--data-dir', join(file, 'below')], {}, file);
 });
 
 test.each([

@@ -1,6 +1,5 @@
 import type { Actor } from '../api/shapes.js';
 import { endpointById } from '../live/fleet.js';
-import { actorWords as words } from '../words/actors.js';
 
 /** An endpoint's actors by its name, not its id. */
 export function actorName({ id, kind }: Actor): string {
@@ -10,12 +9,12 @@ export function actorName({ id, kind }: Actor): string {
   return kind === 'tps' ? `tps ${rest.slice(0, -1).join(':')} (${rest.at(-1)})` : `${kind} ${endpoint.name}`;
 }
 
-/** The state of an actor in words: of an endpoint's regions only the first speaks for itself. */
+/** The state of an actor in its own words: of an endpoint's regions only the first speaks for itself. */
 export function stateWords(kind: string, state: string): string {
   const [health, admission, circuit] = state.split(', ');
   if (kind !== 'endpoint' || health === undefined || admission === undefined || circuit === undefined)
     return state;
-  return words('endpointState', { health, admission, circuit });
+  return `health ${health}, admission ${admission}, circuit ${circuit}`;
 }
 
 /** The same with what is as it should be left out. */
@@ -25,6 +24,6 @@ export function shortStateWords(kind: string, state: string): string {
   return [
     health,
     ...(admission === 'open' ? [] : [admission]),
-    ...(circuit === 'closed' ? [] : [words('circuitState', { circuit })]),
+    ...(circuit === 'closed' ? [] : [`circuit ${circuit}`]),
   ].join(', ');
 }

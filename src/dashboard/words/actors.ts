@@ -4,11 +4,6 @@ export const actorWords = section('actors', {
   tree: { en: 'Supervision tree', ja: '監視ツリー' },
   actor: { en: 'Actor', ja: 'アクター' },
   state: { en: 'State', ja: '状態' },
-  endpointState: {
-    en: 'health {health}, admission {admission}, circuit {circuit}',
-    ja: 'ヘルス {health}、受付 {admission}、サーキット {circuit}',
-  },
-  circuitState: { en: 'circuit {circuit}', ja: 'サーキット {circuit}' },
   status: { en: 'Status', ja: '稼働' },
   restarts: { en: 'Restarts', ja: '再起動' },
   lastError: { en: 'Last error', ja: '直近のエラー' },
