@@ -139,7 +139,7 @@ export interface StoredSeries {
 /** What opening found and did; each line is worth a warning. */
 export interface OpenReport {
   mode: 'read-write' | 'read-only';
-  /** Tables that were missing in a store that had others, made again empty. */
+  /** Tables that were missing in a store that had others, or that was lost as a whole; made again empty. */
   recreated: string[];
   warnings: string[];
 }

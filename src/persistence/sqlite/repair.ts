@@ -174,3 +174,10 @@ async function freeName(wanted: string): Promise<string> {
     if (!taken) return name;
   }
 }
+
+export async function tablesOf(db: Database): Promise<string[]> {
+  const found = await db.all<{ name: string }[]>(
+    `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name LIMIT 500`,
+  );
+  return found.map(({ name }) => name);
+}

@@ -33,7 +33,7 @@ import {
   readSums,
   readUsage,
 } from './reads.js';
-import { isSound, makeMissing, salvage, setAside } from './repair.js';
+import { isSound, makeMissing, salvage, setAside, tablesOf } from './repair.js';
 import { readRequestSlice } from './request-slices.js';
 import { readSeries } from './series-table.js';
 import { transaction } from './transaction.js';
@@ -309,7 +309,7 @@ export class SqliteStore implements Store {
 
   async #openWritable(checkWhole: boolean): Promise<OpenReport> {
     const warnings: string[] = [];
-    const writer = await this.#openSound(checkWhole, warnings);
+    const { writer, isLost } = await this.#openSound(checkWhole, warnings);
     const salvaged = warnings.length > 0;
     let recreated: string[];
     try {
@@ -327,6 +327,7 @@ export class SqliteStore implements Store {
       throw error;
     }
     for (const table of recreated) warnings.push(`table ${table} was missing and was made again, empty`);
+    if (isLost) recreated = await tablesOf(writer);
     this.#handles = {
       mode: 'read-write',
       identity: await this.#identity(),
@@ -347,23 +348,26 @@ export class SqliteStore implements Store {
   }
 
   /** A writer on a file that reads as it should; a damaged one is set aside, what is readable comes over. */
-  async #openSound(checkWhole: boolean, warnings: string[]): Promise<Database> {
+  async #openSound(checkWhole: boolean, warnings: string[]): Promise<{ writer: Database; isLost: boolean }> {
     let writer: Database | undefined;
     try {
       writer = await openReadWrite(this.#file);
       await writer.get('SELECT count(*) FROM sqlite_master');
       const size = (await stat(this.#file)).size;
-      if ((!checkWhole && size > CHECK_WHOLE_BYTES) || (await isSound(writer))) return writer;
+      if ((!checkWhole && size > CHECK_WHOLE_BYTES) || (await isSound(writer))) {
+        return { writer, isLost: false };
+      }
       await writer.close();
       writer = undefined;
       warnings.push(await this.#salvage());
+      return { writer: await openReadWrite(this.#file), isLost: false };
     } catch (error) {
       await writer?.close().catch(() => {});
       if (storeError(error).code !== 'corrupt') throw error;
       const aside = await setAside(this.#file, this.#now());
       warnings.push(`the database could not be opened; it was set aside as ${aside} and a new one was made`);
+      return { writer: await openReadWrite(this.#file), isLost: true };
     }
-    return openReadWrite(this.#file);
   }
 
   async #salvage(): Promise<string> {
