@@ -24,13 +24,19 @@ const adaptive: Policy = (able, random, outlook) => {
     least = cost;
     best = candidate;
   }
-  const most = best === undefined ? 0 : least * AS_GOOD + (crowdMs(best) / worthOf(best)) * UNSURE;
+  const most = best === undefined ? 0 : mostOf(least, best);
   const rank = (candidate: Candidate, i: number) =>
     (costs[i] as number) > most
       ? Number.POSITIVE_INFINITY
       : loadOf(candidate) + (candidate.cold ? COLD_LOAD : 0);
   return leastOf(able, rank, random);
 };
+
+/** What a prediction may be and still be as good as the least. */
+function mostOf(least: number, best: Candidate): number {
+  const worth = worthOf(best);
+  return Math.max(least * AS_GOOD, least + NEAR_MS / worth) + (crowdMs(best) * UNSURE) / worth;
+}
 
 /** Each in turn, as often as its weight says. */
 const roundRobin: Policy = (able, random) => leastOf(able, ({ turn }) => turn, random);
@@ -77,6 +83,8 @@ export type PolicyName = keyof typeof POLICIES;
 
 /** Predictions this near to each other are equal: what is learned is never exact, and all must not run to one box. */
 const AS_GOOD = 1.3;
+/** Nobody notices so little, and of answers this fast the first one was mostly slow for another reason. */
+const NEAR_MS = 20;
 /** What others add to the waiting is known the least well: so much of it more makes no difference. */
 const UNSURE = 0.5;
 /** More than any load: of equals one that has the model in memory comes first. */
