@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import type { AxeResults } from 'axe-core';
 import type { Page } from 'playwright-core';
 import { expect } from 'vitest';
-import { furnished, lazily, pageTest, see } from '../support/page.js';
+import { furnished, lazily, pagesWith, pageTest, see } from '../support/page.js';
 
 const AXE = readFileSync(new URL('../../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
 const TAGS = ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa'];
@@ -30,23 +30,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
     const { server, id } = await house();
     const page = await open(server, '/', { colorScheme });
     const found: string[] = [];
-    const paths = [
-      '/',
-      '/endpoints',
-      '/models',
-      '/requests',
-      '/actors',
-      `/actors/endpoint:${id}`,
-      '/actors/history',
-      '/playground',
-      '/keys',
-      '/users',
-      '/audit',
-      '/settings',
-      '/account',
-      '/no/such/page',
-    ];
-    for (const path of paths) {
+    for (const path of pagesWith(id)) {
       await page.goto(`/dashboard${path}`);
       await page.locator('main').waitFor();
       if (path.includes('endpoint:')) await page.getByRole('img', { name: /^Statechart/ }).waitFor();

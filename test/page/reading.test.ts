@@ -1,6 +1,6 @@
 import type { Page } from 'playwright-core';
 import { expect, vi } from 'vitest';
-import { furnished, lazily, pageTest, pathOf, see, textOf } from '../support/page.js';
+import { furnished, lazily, pagesWith, pageTest, pathOf, see, textOf } from '../support/page.js';
 
 const house = lazily(furnished);
 
@@ -8,25 +8,12 @@ const house = lazily(furnished);
 async function everywhere(): Promise<string[]> {
   const { id, failed, failedOver } = await house();
   return [
-    '/',
-    '/endpoints',
+    ...pagesWith(id),
     `/endpoints/${id}`,
     '/endpoints?add=1',
-    '/models',
     '/models?model=alpha',
-    '/requests',
     `/requests/${failed}`,
     `/requests/${failedOver}`,
-    '/actors',
-    `/actors/endpoint:${id}`,
-    '/actors/history',
-    '/playground',
-    '/keys',
-    '/users',
-    '/audit',
-    '/settings',
-    '/account',
-    '/no/such/page',
   ];
 }
 

@@ -241,4 +241,24 @@ export function textOf(part: Locator): Promise<string> {
 /** The query of the page's address. */
 export const queryOf = (page: Page) => Object.fromEntries(new URL(page.url()).searchParams);
 
+/** Every page by its path, with two actors of a house that has this endpoint. */
+export function pagesWith(endpointId: string): string[] {
+  return [
+    '/',
+    '/endpoints',
+    '/models',
+    '/requests',
+    '/actors',
+    `/actors/endpoint:${endpointId}`,
+    '/actors/history',
+    '/playground',
+    '/keys',
+    '/users',
+    '/audit',
+    '/settings',
+    '/account',
+    '/no/such/page',
+  ];
+}
+
 export const pathOf = (page: Page) => new URL(page.url()).pathname;
