@@ -47,7 +47,7 @@ export interface SeriesFilter {
 /** By the start of the step, in steps since the epoch. */
 export type Steps = Map<number, StepSums>;
 
-export function noStep(): StepSums {
+function noStep(): StepSums {
   return {
     success: 0,
     error: 0,

@@ -104,11 +104,11 @@ export function loadMs(speed: Speed): number {
   return speed.loadMs ?? UNKNOWN_LOAD_MS;
 }
 
-export function prefillMs({ prefill }: Speed, unread: number): number {
+function prefillMs({ prefill }: Speed, unread: number): number {
   return prefill === null ? 0 : unread / prefill;
 }
 
-export function decodeMs({ token }: Speed, others: number, tokens: number): number {
+function decodeMs({ token }: Speed, others: number, tokens: number): number {
   return tokens * (token.valueAt(others) ?? 0);
 }
 

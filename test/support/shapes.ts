@@ -171,7 +171,7 @@ export const overview = z.strictObject({
   generation_time_ms: z.number().min(0),
 });
 const outcome = z.enum(['success', 'failure', 'cancelled']);
-export const record = z.strictObject({
+const record = z.strictObject({
   id: uuid,
   request_id: z.string().min(1),
   timestamp: ts,
@@ -316,7 +316,7 @@ export const me = z.strictObject({
   role,
   must_change_password: z.boolean(),
 });
-export const user = z.strictObject({
+const user = z.strictObject({
   id: uuid,
   username: z.string(),
   role,

@@ -6,7 +6,7 @@ export interface Amount {
   exact: string;
 }
 
-export const UNITS = ['count', 'ms', 'tps', 'percent', 'bytes', 'tokens', 'number'] as const;
+const UNITS = ['count', 'ms', 'tps', 'percent', 'bytes', 'tokens', 'number'] as const;
 export type Unit = (typeof UNITS)[number];
 
 const FORMATS: Record<Unit, (value: number) => Amount> = {
