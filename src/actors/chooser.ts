@@ -107,17 +107,9 @@ export class Chooser {
   }
 
   #demandOf(wanted: Wanted, candidates: readonly Candidate[]): Demand {
-    const { promptBytes, stream, maxTokens } = wanted;
-    return {
-      promptBytes,
-      get textBytes() {
-        return wanted.textBytes;
-      },
-      stream,
-      maxTokens,
-      room: maxTokens === null ? 0 : roomFor(maxTokens, candidates),
-      pin: this.#pinOf(wanted, candidates),
-    };
+    const { maxTokens } = wanted;
+    const room = maxTokens === null ? 0 : roomFor(maxTokens, candidates);
+    return new DemandOf(wanted, room, this.#pinOf(wanted, candidates));
   }
 
   /** Where the longest known beginning was, or the session, of those that may serve it now. */
@@ -131,6 +123,29 @@ export class Chooser {
     }
     const pin = session === null ? undefined : pins.get(keyIn(model, session));
     return pin !== undefined && serves(pin) ? pin : null;
+  }
+}
+
+/** What is wanted, at the endpoints there are; its text is looked for only if somebody asks how long it is. */
+class DemandOf implements Demand {
+  readonly promptBytes: number;
+  readonly stream: boolean;
+  readonly maxTokens: number | null;
+  readonly room: number;
+  readonly pin: Pin | null;
+  readonly #wanted: Wanted;
+
+  constructor(wanted: Wanted, room: number, pin: Pin | null) {
+    this.promptBytes = wanted.promptBytes;
+    this.stream = wanted.stream;
+    this.maxTokens = wanted.maxTokens;
+    this.room = room;
+    this.pin = pin;
+    this.#wanted = wanted;
+  }
+
+  get textBytes(): number {
+    return this.#wanted.textBytes;
   }
 }
 

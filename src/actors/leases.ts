@@ -1,4 +1,4 @@
-import { Standing } from './standing.js';
+import { Standing, type Stay } from './standing.js';
 
 /** A request in flight at an endpoint. It is settled once; settling it again does nothing. */
 export interface Lease {
@@ -46,7 +46,7 @@ export class LeaseTable {
   open(options: LeaseOptions): Lease {
     const standing = this.standing(options.endpointId);
     const ahead = standing.active;
-    standing.enter(options, options.sentAt);
+    const stay = standing.enter(options, options.sentAt);
     this.#total += 1;
     const there = () => this.#standings.get(options.endpointId);
     let since = options.sentAt;
@@ -61,7 +61,7 @@ export class LeaseTable {
       },
       answered(mono) {
         const now = there();
-        if (now?.answer(options) !== true) return;
+        if (now?.answer(stay) !== true) return;
         noteByte(now, mono);
         // An answer that comes as a whole is over with its first byte.
         if (!options.stream) return;
@@ -71,7 +71,7 @@ export class LeaseTable {
       touch(mono) {
         noteByte(there(), mono);
       },
-      close: () => this.#close(options),
+      close: () => this.#close(stay),
     };
   }
 
@@ -107,12 +107,12 @@ export class LeaseTable {
 
   /** Ends every request in flight at an endpoint. */
   abortAll(endpointId: string): void {
-    for (const options of [...(this.#standings.get(endpointId)?.open ?? [])]) options.abort();
+    for (const options of this.#standings.get(endpointId)?.open ?? []) options.abort();
   }
 
   /** Requests before their first byte go elsewhere: those of one model there, or all. */
   moveWaiting(endpointId: string, reason: string, modelId?: string): void {
-    for (const options of [...(this.#standings.get(endpointId)?.waiting ?? [])]) {
+    for (const options of this.#standings.get(endpointId)?.waiting ?? []) {
       if (modelId === undefined || options.modelId === modelId) options.move(reason);
     }
   }
@@ -126,11 +126,12 @@ export class LeaseTable {
     this.#standings.delete(from);
   }
 
-  #close(options: LeaseOptions): void {
-    const standing = this.#standings.get(options.endpointId);
-    if (standing?.leave(options, this.#mono()) !== true) return;
+  #close(stay: Stay): void {
+    const { endpointId } = stay.lease;
+    const standing = this.#standings.get(endpointId);
+    if (standing?.leave(stay, this.#mono()) !== true) return;
     this.#total -= 1;
-    if (standing.isGone && standing.active === 0) this.#standings.delete(options.endpointId);
+    if (standing.isGone && standing.active === 0) this.#standings.delete(endpointId);
   }
 }
 

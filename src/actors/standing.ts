@@ -1,11 +1,19 @@
+import { Line, type Place } from '../line.js';
 import type { LeaseOptions } from './leases.js';
+
+/** A lease that is open at an endpoint. */
+export interface Stay {
+  readonly lease: LeaseOptions;
+  /** Among all of them, and among those without a byte. */
+  open: Place<Stay> | null;
+  waiting: Place<Stay> | null;
+}
 
 /** What is in flight at one endpoint. Times are monotonic ms. */
 export class Standing {
-  readonly open = new Set<LeaseOptions>();
-  /** Those without a byte, oldest first, and the first of them. */
-  readonly #waiting = new Set<LeaseOptions>();
-  #oldest: LeaseOptions | undefined;
+  readonly #open = new Line<Stay>();
+  /** Those without a byte, oldest first. */
+  #waiting = new Line<Stay>();
   /** How many are open: read far more often than they change. */
   active = 0;
   trials = 0;
@@ -27,49 +35,59 @@ export class Standing {
     return this.#sum + this.active * Math.max(0, mono - this.#summedAt);
   }
 
-  get waiting(): ReadonlySet<LeaseOptions> {
-    return this.#waiting;
+  get open(): LeaseOptions[] {
+    return Array.from(this.#open, ({ lease }) => lease);
+  }
+
+  get waiting(): LeaseOptions[] {
+    return Array.from(this.#waiting, ({ lease }) => lease);
   }
 
   /** The one that has been without a byte for longest. */
   get oldest(): LeaseOptions | undefined {
-    return this.#oldest;
+    return this.#waiting.first?.lease;
   }
 
-  enter(lease: LeaseOptions, mono: number): void {
+  enter(lease: LeaseOptions, mono: number): Stay {
+    const stay: Stay = { lease, open: null, waiting: null };
+    this.#add(stay, mono);
+    stay.waiting = this.#waiting.add(stay);
+    return stay;
+  }
+
+  #add(stay: Stay, mono: number): void {
+    const { lease } = stay;
     this.#note(mono);
-    this.open.add(lease);
-    this.active = this.open.size;
-    this.#waiting.add(lease);
-    this.#oldest ??= lease;
+    stay.open = this.#open.add(stay);
+    this.active = this.#open.size;
     this.#models.set(lease.modelId, this.activeOf(lease.modelId) + 1);
     if (lease.trial) this.trials += 1;
   }
 
   /** It has its first byte; false if it had one already, or is gone. */
-  answer(lease: LeaseOptions): boolean {
-    if (!this.#waiting.delete(lease)) return false;
-    if (this.#oldest === lease) this.#oldest = this.#waiting.values().next().value;
-    return true;
+  answer(stay: Stay): boolean {
+    const { waiting } = stay;
+    stay.waiting = null;
+    return waiting !== null && this.#waiting.remove(waiting);
   }
 
   /** Takes over what is in flight in another one. */
   join(other: Standing, mono: number): void {
-    const waiting = [...this.#waiting, ...other.#waiting].sort((a, b) => a.sentAt - b.sentAt);
-    for (const lease of other.open) this.enter(lease, mono);
-    this.#waiting.clear();
-    for (const lease of waiting) this.#waiting.add(lease);
-    this.#oldest = waiting[0];
+    const waiting = [...this.#waiting, ...other.#waiting].sort((a, b) => a.lease.sentAt - b.lease.sentAt);
+    for (const stay of other.#open) this.#add(stay, mono);
+    this.#waiting = new Line();
+    for (const stay of waiting) stay.waiting = this.#waiting.add(stay);
     this.lastByteAt = Math.max(this.lastByteAt, other.lastByteAt);
   }
 
   /** False if it was gone already. */
-  leave(lease: LeaseOptions, mono: number): boolean {
-    if (!this.open.has(lease)) return false;
+  leave(stay: Stay, mono: number): boolean {
+    const { lease, open } = stay;
+    if (open === null || !this.#open.remove(open)) return false;
     this.#note(mono);
-    this.open.delete(lease);
-    this.active = this.open.size;
-    this.answer(lease);
+    stay.open = null;
+    this.active = this.#open.size;
+    this.answer(stay);
     const left = this.activeOf(lease.modelId) - 1;
     if (left > 0) this.#models.set(lease.modelId, left);
     else this.#models.delete(lease.modelId);
@@ -81,20 +99,20 @@ export class Standing {
 
   /** Whether its oldest request without a byte has waited past its allowance while nothing else was answered either. */
   isHung(mono: number): boolean {
-    const oldest = this.#oldest;
+    const { oldest } = this;
     return oldest !== undefined && mono - Math.max(oldest.sentAt, this.lastByteAt) > oldest.allowanceMs;
   }
 
   /** How much longer than expected its oldest request without a byte has waited; 0 if none has. */
   overdueMs(mono: number): number {
-    const oldest = this.#oldest;
+    const { oldest } = this;
     if (oldest === undefined || oldest.expectedMs === null) return 0;
     return Math.max(0, mono - oldest.sentAt - oldest.expectedMs);
   }
 
   /** Since when somebody waits there for the model; null if nobody does. */
   waitingSince(modelId: string): number | null {
-    for (const lease of this.#waiting) if (lease.modelId === modelId) return lease.sentAt;
+    for (const { lease } of this.#waiting) if (lease.modelId === modelId) return lease.sentAt;
     return null;
   }
 

@@ -178,7 +178,7 @@ export function failoverOf(deps: FailoverDeps) {
       const over = (what: Turn | ApiError | 'left') => {
         if (isOver) return;
         isOver = true;
-        wheel.forget(patience);
+        wheel.forget(watched);
         request.reply.socket.off('close', onLeft);
         waiting.leave(ticket);
         request.queuedMs += clock.mono() - since;
@@ -189,7 +189,7 @@ export function failoverOf(deps: FailoverDeps) {
         dueAt: wheel.after(queue.timeoutMs),
         due: () => over(tooLong(model)),
       };
-      wheel.watch(patience);
+      const watched = wheel.watch(patience);
       request.reply.socket.on('close', onLeft);
       waiting.enter({
         ticket,

@@ -5,6 +5,7 @@ import { isTold, type Refusal } from '../access/rate-limits.js';
 import { digestOf } from '../access/tokens.js';
 import { localDate } from '../clock.js';
 import { timeOrderedId } from '../ids.js';
+import { Line, type Place } from '../line.js';
 import type { ApiKind } from '../machines/records.js';
 import { ClientRequest, type InferenceRoute, type Phase } from './client-request.js';
 import type { Discovery } from './discovery.js';
@@ -73,7 +74,7 @@ interface Identity {
 export function inferenceOf(deps: InferenceDeps): Inference {
   const { house, books, rateLimits, clock } = deps;
   const failover = failoverOf(deps);
-  const running = new Set<ClientRequest>();
+  const running = new Line<ClientRequest>();
   /** Requests that came in and are not answered yet, forwarded or not. */
   let open = 0;
 
@@ -97,6 +98,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     const identity = identify(req);
     open += 1;
     let request: ClientRequest | undefined;
+    let place: Place<ClientRequest> | undefined;
     let release = () => {};
     try {
       release = takePlace(principal, identity);
@@ -106,7 +108,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       deps.recheck(principal, access);
       request = newRequest(req, res, route, principal, identity, body, release);
       refuseForbidden(principal, request.accepted.scanned.model);
-      running.add(request);
+      place = running.add(request);
       await run(request, closed);
     } catch (error) {
       nameError(res, principal, identity);
@@ -115,7 +117,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       open -= 1;
       release();
       if (request !== undefined) {
-        running.delete(request);
+        if (place !== undefined) running.remove(place);
         request.freeBody();
         request.reply.begins();
       }

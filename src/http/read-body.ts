@@ -34,9 +34,9 @@ export async function readBody(
       dueAt: wheel.after(IDLE_MS),
       due: () => settle(() => reject(tooSlow())),
     };
-    wheel.watch(idle);
+    const watched = wheel.watch(idle);
     const settle = (finish: () => void) => {
-      wheel.forget(idle);
+      wheel.forget(watched);
       req.off('data', onData);
       req.off('end', onEnd);
       req.off('error', onGone);

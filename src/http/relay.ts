@@ -1,5 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import { type Client, type Dispatcher, errors } from 'undici';
+import type { Place } from '../line.js';
 import type { AttemptEnd } from '../machines/classify.js';
 import type { AttemptOptions, RunningAttempt, Seen, Unsent } from './attempt.js';
 import { NOTHING } from './body.js';
@@ -60,6 +61,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   /** The next of the running deadline and the total one. */
   dueAt = Number.POSITIVE_INFINITY;
   #totalAt = Number.POSITIVE_INFINITY;
+  #watched: Place<Watched> | null = null;
 
   constructor(options: AttemptOptions) {
     this.#options = options;
@@ -74,7 +76,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   }
 
   start(): void {
-    wheel.watch(this);
+    this.#watched = wheel.watch(this);
     this.#totalAt = wheel.after(this.#options.deadlines.totalMs);
     this.#res.on('drain', this.#onDrain);
     this.#dispatch(this.#options.pool);
@@ -441,7 +443,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   }
 
   #cleanUp(unsent: Unsent | null): void {
-    wheel.forget(this);
+    wheel.forget(this.#watched);
     this.#res.off('drain', this.#onDrain);
     this.#body = NOTHING;
     this.#freshClient?.close().catch(() => {});

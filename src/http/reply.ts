@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { Place } from '../line.js';
 import type { KeptAnswer } from './attempt.js';
 import type { ApiError, ErrorCode } from './errors.js';
 import { pathOf, sendError } from './send.js';
@@ -32,6 +33,7 @@ export class Reply implements Watched {
   dueAt = Number.POSITIVE_INFINITY;
   readonly #req: IncomingMessage;
   readonly #options: ReplyOptions;
+  #watched: Place<Watched> | null = null;
 
   constructor(req: IncomingMessage, res: ServerResponse, options: ReplyOptions) {
     this.#req = req;
@@ -40,7 +42,7 @@ export class Reply implements Watched {
     this.#options = options;
     if (!options.stream) return;
     this.dueAt = wheel.after(PATIENCE_MS);
-    wheel.watch(this);
+    this.#watched = wheel.watch(this);
   }
 
   /** The head of ours that goes with an answer, flat. `endpoint` is the name as a header may hold it. */
@@ -61,12 +63,12 @@ export class Reply implements Watched {
 
   /** The client is about to get bytes of an answer: no comments any more. */
   begins(): void {
-    wheel.forget(this);
+    wheel.forget(this.#watched);
   }
 
   due(): void {
     if (this.res.destroyed || (this.res.headersSent && !this.early)) {
-      wheel.forget(this);
+      wheel.forget(this.#watched);
       return;
     }
     if (!this.early) {

@@ -25,25 +25,59 @@ export function wantedOf(
   header: string | string[] | undefined,
   policy: PolicyName,
 ): Wanted {
-  const { model, stream, maxTokens, turns } = request;
   const follows = FOLLOWERS.has(policy);
-  let textBytes: number | undefined;
-  return {
-    model,
+  const { turns } = request;
+  return new WantedByBody(
+    request,
     promptBytes,
-    get textBytes() {
-      // How long the longest of several is nobody knows.
-      textBytes ??= turns !== null && isBatch(body(), turns) ? 0 : textBytesOf(body());
-      return textBytes;
-    },
-    stream,
-    maxTokens,
-    session: follows ? sessionOf(request, header) : null,
-    prefixes:
-      follows && turns !== null && promptBytes <= MOST_FOLLOWED_BYTES
-        ? prefixesOf(body(), turns)
-        : NO_PREFIXES,
-  };
+    body,
+    follows ? sessionOf(request, header) : null,
+    follows && turns !== null && promptBytes <= MOST_FOLLOWED_BYTES ? prefixesOf(body(), turns) : NO_PREFIXES,
+  );
+}
+
+/**
+ * A class, because an object literal with a getter gets a shape of its own each time: everything that reads it turns
+ * slow, and the shape keeps the request until a full collection.
+ */
+class WantedByBody implements Wanted {
+  readonly model: string;
+  readonly promptBytes: number;
+  readonly stream: boolean;
+  readonly maxTokens: number | null;
+  readonly session: string | null;
+  readonly prefixes: readonly Prefix[];
+  readonly #turns: RequestBody['turns'];
+  readonly #body: () => Buffer;
+  #textBytes = -1;
+
+  constructor(
+    { model, stream, maxTokens, turns }: RequestBody,
+    promptBytes: number,
+    body: () => Buffer,
+    session: string | null,
+    prefixes: readonly Prefix[],
+  ) {
+    this.model = model;
+    this.promptBytes = promptBytes;
+    this.stream = stream;
+    this.maxTokens = maxTokens;
+    this.session = session;
+    this.prefixes = prefixes;
+    this.#turns = turns;
+    this.#body = body;
+  }
+
+  get textBytes(): number {
+    if (this.#textBytes < 0) this.#textBytes = this.#measure();
+    return this.#textBytes;
+  }
+
+  #measure(): number {
+    // How long the longest of several is nobody knows.
+    const isOfMany = this.#turns !== null && isBatch(this.#body(), this.#turns);
+    return isOfMany ? 0 : textBytesOf(this.#body());
+  }
 }
 
 /** Reads a request body as far as it has to be read. Throws a 400 in words for the client. */

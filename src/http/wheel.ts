@@ -1,3 +1,5 @@
+import { Line, type Place } from '../line.js';
+
 /** Something with a deadline. `dueAt` is a time of `after`, ms; Infinity is none. */
 export interface Watched {
   dueAt: number;
@@ -11,16 +13,16 @@ const TICK_MS = 20;
  * late by at most a tick. The timer runs while there is something to watch.
  */
 class DeadlineWheel {
-  readonly #watched = new Set<Watched>();
+  readonly #watched = new Line<Watched>();
   #timer: NodeJS.Timeout | null = null;
 
-  watch(one: Watched): void {
-    this.#watched.add(one);
+  watch(one: Watched): Place<Watched> {
     this.#timer ??= setInterval(this.#tick, TICK_MS);
+    return this.#watched.add(one);
   }
 
-  forget(one: Watched): void {
-    this.#watched.delete(one);
+  forget(place: Place<Watched> | null): void {
+    if (place !== null) this.#watched.remove(place);
   }
 
   /** The time so many ms from now; 0 ms is never. */
@@ -35,7 +37,14 @@ class DeadlineWheel {
       return;
     }
     const now = performance.now();
-    for (const one of this.#watched) if (one.dueAt <= now) one.due();
+    let due: Place<Watched>[] | null = null;
+    for (const place of this.#watched.places()) {
+      if (place.item.dueAt > now) continue;
+      due ??= [];
+      due.push(place);
+    }
+    // One that is due may take others along.
+    for (const place of due ?? []) if (place.line !== null) place.item.due();
   };
 }
 
