@@ -347,8 +347,9 @@ function started(wrap: (machine: typeof endpointMachine) => typeof endpointMachi
   actor.subscribe({ error: (error) => thrown.push(error) });
   actor.start();
   const look = () => {
-    const { status, value, context } = actor.getSnapshot();
-    return { status, value, context };
+    const snapshot = actor.getSnapshot();
+    const { status, value, context } = snapshot;
+    return { status, value, context, members: Object.keys(snapshot).sort() };
   };
   return { actor, announced, thrown, look };
 }

@@ -2,7 +2,7 @@ import type { Principal } from '../access/principal.js';
 import type { Wanted } from '../actors/chooser.js';
 import { wholeMs } from '../clock.js';
 import { type AttemptEnd, classify } from '../machines/classify.js';
-import type { Decision } from '../machines/decision.js';
+import type { Decision, DecisionRecord, Phases } from '../machines/decision.js';
 import type { ApiKind, AttemptRecord, AttemptSamples, RequestRecord } from '../machines/records.js';
 import type { EndpointConfig } from '../persistence/store.js';
 import type { RunningAttempt, Seen } from './attempt.js';
@@ -149,11 +149,17 @@ export class ClientRequest {
       statusCode,
       tokensEstimated: last?.seen.estimated ?? false,
       attempts: this.attempts,
-      decision: this.decision === null ? null : { ...this.decision, phases: this.#phases() },
+      decision: this.#decided(),
     };
   }
 
-  #phases() {
+  #decided(): DecisionRecord | null {
+    if (this.decision === null) return null;
+    const { policy, candidates, rejected } = this.decision;
+    return { policy, candidates, rejected, phases: this.#phases() };
+  }
+
+  #phases(): Phases {
     const seen = this.#last?.seen;
     const sent = seen?.sentMs ?? null;
     const firstByte = seen?.firstByteMs ?? null;

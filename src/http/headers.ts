@@ -31,6 +31,7 @@ const NOT_UPSTREAM = new Set([
 const NOT_DOWNSTREAM = new Set([...HOP_BY_HOP, 'set-cookie', 'set-cookie2', 'x-request-id']);
 
 const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
+const PRINTABLE = /^[\x20-\x7e]*$/;
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 
 /** The client's headers as the endpoint gets them, flat: name, value, name, value … */
@@ -69,7 +70,8 @@ export function downstreamHeaders(
 ): string[] {
   const named = tokensOf(headers.connection);
   const kept: string[] = [];
-  for (const [name, value] of Object.entries(headers)) {
+  for (const name of Object.keys(headers)) {
+    const value = headers[name];
     if (value === undefined || NOT_DOWNSTREAM.has(name) || named.has(name)) continue;
     if (isOurs(name, hasLimits)) continue;
     if (name === 'content-length' && !keepLength) continue;
@@ -83,7 +85,7 @@ export function downstreamHeaders(
 
 /** Where the header must be printable ASCII, everything else is percent-encoded. */
 export function headerSafe(text: string): string {
-  return text.replace(/[^\x20-\x7e]+/g, encodeURIComponent);
+  return PRINTABLE.test(text) ? text : text.replace(/[^\x20-\x7e]+/g, encodeURIComponent);
 }
 
 /** The client's own id for the request, if it is a sane one. */

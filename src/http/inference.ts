@@ -204,7 +204,6 @@ export function inferenceOf(deps: InferenceDeps): Inference {
 
   /** An unknown model is looked for once before it is refused. */
   async function refuseUnknown(model: string): Promise<void> {
-    if (house.catalogue.places(model).length > 0) return;
     await deps.discovery.look();
     if (house.catalogue.candidates(model, clock.mono()).length > 0) return;
     throw new ApiError(
@@ -248,7 +247,8 @@ export function inferenceOf(deps: InferenceDeps): Inference {
           failover.finish(request, { how: 'broken', status: closed.status, error: closed.message });
           throw closed;
         }
-        await refuseUnknown(request.accepted.scanned.model);
+        const { model } = request.accepted.scanned;
+        if (house.catalogue.places(model).length === 0) await refuseUnknown(model);
         refuseTooLong(request);
         if (req.socket.destroyed) {
           failover.finish(request, { how: 'left', status: null });

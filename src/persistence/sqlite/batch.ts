@@ -95,8 +95,9 @@ function rowValues(row: RequestRecord): unknown[] {
     row.error,
     row.statusCode,
     row.tokensEstimated ? 1 : 0,
-    JSON.stringify(row.attempts),
-    row.decision === null ? null : JSON.stringify(row.decision),
+    // SQLite gives them back as the texts that the columns hold.
+    row.attempts,
+    row.decision,
     row.keyId,
     row.userId,
   ];
