@@ -1,6 +1,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { addSample, EMA_ALPHA, type TpsState, tpsSeed } from '../src/machines/tps.js';
+import { createActor } from 'xstate';
+import { withReducer } from '../src/actors/fast-path.js';
+import { addSample, EMA_ALPHA, type TpsState, tpsLogic, tpsSeed } from '../src/machines/tps.js';
 
 const samples = fc.array(
   fc.record({ tokens: fc.integer({ min: 1, max: 100_000 }), ms: fc.integer({ min: 1, max: 600_000 }) }),
@@ -63,4 +65,28 @@ test('a restarted tracker begins with tokens per second of today, or unmeasured'
   );
   expect(tpsSeed(NOTHING).ema).toBeNull();
   expect(tpsSeed({ ...NOTHING, samples: 1, tokens: 100, ms: 2000 }).ema).toBe(50);
+});
+
+test('a tracker that takes its samples the fast way is at every step what its store makes of it', () => {
+  const event = fc.oneof(
+    fc.record({
+      type: fc.constant('sample' as const),
+      date: fc.constantFrom('2026-01-15', '2026-01-16'),
+      tokens: fc.integer({ min: 1, max: 100_000 }),
+      ms: fc.integer({ min: 1, max: 600_000 }),
+    }),
+    fc.record({ type: fc.constant('reseed' as const), seed: fc.constant(tpsSeed({ ...NOTHING, ms: 10 })) }),
+  );
+  const started = (logic: typeof tpsLogic) => createActor(logic, { input: tpsSeed(NOTHING) }).start();
+  fc.assert(
+    fc.property(fc.array(event, { minLength: 1, maxLength: 30 }), (events) => {
+      const plain = started(tpsLogic);
+      const fast = started(withReducer(tpsLogic, 'sample', addSample));
+      for (const one of events) {
+        plain.send(one);
+        fast.send(one);
+        expect(fast.getSnapshot()).toEqual(plain.getSnapshot());
+      }
+    }),
+  );
 });

@@ -1,5 +1,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { createActor } from 'xstate';
+import { withReducer } from '../src/actors/fast-path.js';
+import { addFinished, historyLogic } from '../src/machines/history.js';
 import {
   addToRing,
   emptyRing,
@@ -92,6 +95,27 @@ test('a ring made of its own slots reads the same', () => {
       const now = events[events.length - 1]?.minute ?? START;
       const slots = readRing(ringWith(events), now);
       expect(readRing(ringOf(slots), now)).toEqual(slots);
+    }),
+  );
+});
+
+test('a timeline that takes its minutes the fast way is at every step what its store makes of it', () => {
+  const slot = fc
+    .record({ minute: fc.integer({ min: START, max: START + 200 }), success: fc.boolean() })
+    .map(slotOf);
+  const started = (logic: typeof historyLogic) =>
+    createActor(logic, { input: { ring: emptyRing() } }).start();
+  fc.assert(
+    fc.property(fc.array(slot, { minLength: 1, maxLength: 30 }), (slots) => {
+      const plain = started(historyLogic);
+      const fast = started(withReducer(historyLogic, 'finished', addFinished));
+      for (const one of slots) {
+        plain.send({ type: 'finished', slot: one });
+        fast.send({ type: 'finished', slot: one });
+        expect(fast.getSnapshot()).toEqual(plain.getSnapshot());
+      }
+      fast.send({ type: 'reseed', ring: emptyRing() });
+      expect(fast.getSnapshot().context.ring).toEqual(emptyRing());
     }),
   );
 });

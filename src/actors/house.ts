@@ -8,19 +8,19 @@ import { boxMachine } from '../machines/box.js';
 import { afterTime, type Circuit } from '../machines/circuit.js';
 import { type EndpointContext, endpointMachine, type ProbeInput } from '../machines/endpoint.js';
 import { endpointsMachine } from '../machines/endpoints.js';
-import { historyLogic } from '../machines/history.js';
+import { addFinished, historyLogic } from '../machines/history.js';
 import { ledgerMachine } from '../machines/ledger.js';
 import type { PolicyName } from '../machines/policies.js';
 import { queueLogic } from '../machines/queue.js';
 import { rootMachine } from '../machines/root.js';
 import { tickerMachine } from '../machines/ticker.js';
-import { tpsLogic } from '../machines/tps.js';
+import { addSample, tpsLogic } from '../machines/tps.js';
 import type { EndpointConfig, Store } from '../persistence/store.js';
 import { type Books, newEndpointSeed } from './books.js';
 import { type Catalogue, catalogueOf } from './catalogue.js';
 import { Chooser } from './chooser.js';
 import { Explorations } from './explorations.js';
-import { withFastPath } from './fast-path.js';
+import { withFastPath, withReducer } from './fast-path.js';
 import { housekeeping } from './housekeeping.js';
 import type { LeaseTable } from './leases.js';
 import { actorNamed, names, type System } from './names.js';
@@ -263,7 +263,7 @@ export function buildHouse(deps: HouseDeps): House {
         tracker: (id, { modelId, kind }) => books.tps(id, modelId, kind, today()),
       },
       { reap: reapOrphans, mono: () => clock.mono() },
-    ).provide({ actors: { endpoint, tps: wired('tps', tpsLogic) } }),
+    ).provide({ actors: { endpoint, tps: wired('tps', withReducer(tpsLogic, 'sample', addSample)) } }),
   );
   const endpoints = wired(
     'endpoints',
@@ -283,7 +283,7 @@ export function buildHouse(deps: HouseDeps): House {
       reap: reapOrphans,
     }).provide({
       actors: {
-        history: wired('history', historyLogic),
+        history: wired('history', withReducer(historyLogic, 'finished', addFinished)),
         queue: wired('queue', queueLogic),
         ledger,
         ticker,

@@ -351,7 +351,9 @@ export function failoverOf(deps: FailoverDeps) {
       const ahead = lease.ahead + foreign;
       const others = beside + foreign;
       sample = {
-        ...asked,
+        promptBytes: asked.promptBytes,
+        stream: asked.stream,
+        cold: asked.cold,
         cachedBytes,
         ahead,
         beside: others,

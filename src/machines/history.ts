@@ -5,7 +5,11 @@ import { addToRing, type Ring, type Slot } from './ring.js';
 export const historyLogic = fromStore({
   context: (input: { ring: Ring }) => ({ ring: input.ring }),
   on: {
-    finished: (context, event: { slot: Slot }) => ({ ring: addToRing(context.ring, event.slot) }),
+    finished: (context, event: { slot: Slot }) => addFinished(context, event),
     reseed: (_context, event: { ring: Ring }) => ({ ring: event.ring }),
   },
 });
+
+export function addFinished({ ring }: { ring: Ring }, { slot }: { slot: Slot }): { ring: Ring } {
+  return { ring: addToRing(ring, slot) };
+}
