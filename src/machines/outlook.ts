@@ -62,6 +62,11 @@ export function crowdMs(candidate: Candidate): number {
   return Math.max(0, glanceAt(candidate).waitMs - waitMs(candidate.speed, 0));
 }
 
+/** How long writing the answer takes there, ms. */
+export function writingMs(candidate: Candidate, { tokens }: Outlook): number {
+  return tokens * glanceAt(candidate).tokenMs;
+}
+
 function loadCost(speed: Speed, { loadingMs, displaces }: Candidate): number {
   return Math.max(0, loadMs(speed) - loadingMs) * (displaces ? 1 + DISPLACING : 1);
 }

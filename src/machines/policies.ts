@@ -1,5 +1,6 @@
 import { type Candidate, loadOf, worthOf } from './candidate.js';
-import { costOf, crowdMs, type Outlook } from './outlook.js';
+import { costOf, crowdMs, type Outlook, writingMs } from './outlook.js';
+import { isMeasured } from './speed.js';
 
 /**
  * Which of those that could serve does, undefined if there are none. `random` gives [0, 1); the outlook is what is
@@ -24,18 +25,28 @@ const adaptive: Policy = (able, random, outlook) => {
     least = cost;
     best = candidate;
   }
-  const most = best === undefined ? 0 : mostOf(least, best);
+  if (best === undefined) return leastOf(able, loadOf, random);
+  const near = Math.max(least * AS_GOOD, least + NEAR_MS / worthOf(best));
+  const most = near + unsureMs(best, outlook);
   const rank = (candidate: Candidate, i: number) =>
-    (costs[i] as number) > most
+    // What is only hoped of a box makes it no equal of others: it may never answer.
+    (costs[i] as number) > (isMeasured(candidate.speed) ? most : near)
       ? Number.POSITIVE_INFINITY
       : loadOf(candidate) + (candidate.cold ? COLD_LOAD : 0);
   return leastOf(able, rank, random);
 };
 
-/** What a prediction may be and still be as good as the least. */
-function mostOf(least: number, best: Candidate): number {
-  const worth = worthOf(best);
-  return Math.max(least * AS_GOOD, least + NEAR_MS / worth) + (crowdMs(best) * UNSURE) / worth;
+/** By how much more the least prediction may be wrong, for its weight. */
+function unsureMs(best: Candidate, outlook: Outlook): number {
+  const waiting = crowdMs(best) * unsureOf(best);
+  const writing = (writingMs(best, outlook) * FIRST_ANSWER) / Math.max(1, best.speed.answers);
+  return (waiting + writing) / worthOf(best);
+}
+
+/** What share of the waiting for others more of it makes no difference: of a long line it is known the least well. */
+function unsureOf({ active, foreign }: Candidate): number {
+  const others = active + foreign;
+  return others / (others + HALF_SURE);
 }
 
 /** Each in turn, as often as its weight says. */
@@ -85,8 +96,10 @@ export type PolicyName = keyof typeof POLICIES;
 const AS_GOOD = 1.3;
 /** Nobody notices so little, and of answers this fast the first one was mostly slow for another reason. */
 const NEAR_MS = 20;
-/** What others add to the waiting is known the least well: so much of it more makes no difference. */
-const UNSURE = 0.5;
+/** How fast an answer is written one answer says badly: so many times that, shared by all there were. */
+const FIRST_ANSWER = 5;
+/** With so many others half of the waiting for them is sure. */
+const HALF_SURE = 8;
 /** More than any load: of equals one that has the model in memory comes first. */
 const COLD_LOAD = 1e6;
 const MOST_ABOVE_MEAN = 1.25;
