@@ -37,8 +37,8 @@ export function wantedOf(
 }
 
 /**
- * A class, because an object literal with a getter gets a shape of its own each time: everything that reads it turns
- * slow, and the shape keeps the request until a full collection.
+ * A class, because V8 makes a dictionary of an object literal with a getter: slow to make and to read, and as long as
+ * there was one, whole requests outlived their collection in the young generation.
  */
 class WantedByBody implements Wanted {
   readonly model: string;
