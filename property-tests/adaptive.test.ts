@@ -127,6 +127,41 @@ test('a box that is more than a third slower is asked only once the faster ones 
   );
 });
 
+/** Whether a box that is so much slower, with nobody there, may get what the other one would answer sooner. */
+function shares(by: number, aloneMs: number, answers: number, active: number): boolean {
+  const boxes = () =>
+    [1, by].map((factor, i) => ({
+      ...PLAIN,
+      endpointId: `e${i}`,
+      speed: { ...learned(boxOf(factor * aloneMs, 0), EVERYWHERE), answers },
+      active: i === 0 ? active : 0,
+    }));
+  return [0, 0.3, 0.6, 0.99].some((random) => held(boxes(), 'adaptive', 1, () => random).includes(1));
+}
+
+test('a box that is busy and was measured but once shares with one that is a little slower, and no more once it is known', () => {
+  fc.assert(
+    fc.property(alone, fc.double({ min: 1.4, max: 2, noNaN: true }), (aloneMs, by) => {
+      expect(shares(by, aloneMs, 1, 1)).toBe(true);
+      expect(shares(by, aloneMs, ANSWERS, 1)).toBe(false);
+    }),
+  );
+});
+
+test('while nobody has anything to do the faster one is asked, however few answers it gave', () => {
+  fc.assert(
+    fc.property(
+      alone,
+      fc.double({ min: 1.4, max: 8, noNaN: true }),
+      fc.integer({ min: 1, max: 256 }),
+      (...all) => {
+        const [aloneMs, by, answers] = all;
+        expect(shares(by, aloneMs, answers, 0)).toBe(false);
+      },
+    ),
+  );
+});
+
 /** Measured boxes of any speed, and at a random place one that has never answered; nobody has anything to do. */
 const newcomer = fc
   .record({

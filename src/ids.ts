@@ -14,17 +14,17 @@ function randomHex(digits: number): string {
   return random.slice(used - digits, used);
 }
 
-let ms = Number.NaN;
-let upToTime = '';
+let lastMs = Number.NaN;
+let timePart = '';
 
 /** A UUID of version 7: 48 bits of wall-clock ms, then chance. Rows with such ids are stored side by side. */
 export function timeOrderedId(now: number): string {
-  if (now !== ms) {
-    ms = now;
+  if (now !== lastMs) {
+    lastMs = now;
     const time = now.toString(16).padStart(12, '0');
-    upToTime = `${time.slice(0, 8)}-${time.slice(8)}-7`;
+    timePart = `${time.slice(0, 8)}-${time.slice(8)}-7`;
   }
   const chance = randomHex(19);
   const variant = '89ab'[Number.parseInt(chance[18] as string, 16) & 3];
-  return `${upToTime}${chance.slice(0, 3)}-${variant}${chance.slice(3, 6)}-${chance.slice(6, 18)}`;
+  return `${timePart}${chance.slice(0, 3)}-${variant}${chance.slice(3, 6)}-${chance.slice(6, 18)}`;
 }

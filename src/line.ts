@@ -10,6 +10,7 @@ export interface Place<T> {
 /**
  * What is there now, oldest first; each member leaves by its place. For what comes and goes with every request: a
  * `Set` that churns is copied again and again, and every copy left behind keeps its members until a full collection.
+ * While it is walked nothing may leave.
  */
 export class Line<T> implements Iterable<T> {
   #first: Place<T> | null = null;
@@ -49,7 +50,6 @@ export class Line<T> implements Iterable<T> {
     return true;
   }
 
-  /** While it is walked nothing may leave. */
   *places(): Generator<Place<T>, undefined> {
     for (let place = this.#first; place !== null; place = place.after) yield place;
     return undefined;

@@ -9,7 +9,7 @@ import { scanned, wantedOf } from '../src/http/wanted.js';
 setFlagsFromString('--allow-natives-syntax');
 const isFast = new Function('one', 'return %HasFastProperties(one)') as (one: object) => boolean;
 
-/** What V8 keeps as a dictionary is slow to read. */
+/** What V8 keeps as a dictionary is slow to read; in Node 20 a literal with a getter is one. */
 test('what is wanted, and what is asked of the chooser for it, are no dictionaries', () => {
   const wanted = (text: string) => {
     const body = Buffer.from(JSON.stringify({ model: 'm', messages: [{ role: 'user', content: text }] }));
@@ -30,11 +30,4 @@ test('what is wanted, and what is asked of the chooser for it, are no dictionari
     expect(isFast(one)).toBe(true);
     expect(isFast(chooser.look(one).outlook.demand)).toBe(true);
   }
-  // A literal with a getter is one.
-  const literal = {
-    get text() {
-      return '';
-    },
-  };
-  expect(isFast(literal)).toBe(false);
 });

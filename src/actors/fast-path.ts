@@ -74,7 +74,7 @@ interface StoreLogic {
   transition(snapshot: never, event: never, scope: never): StoreState;
 }
 
-/** A spread copies so many members in V8's slow way, which took longer than all the rest of this. */
+/** A spread copies so many members in V8's slow way, which takes longer than all the rest of this. */
 function copyOf(context: EndpointContext): EndpointContext {
   return {
     id: context.id,

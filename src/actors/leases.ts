@@ -32,7 +32,7 @@ export interface LeaseOptions {
   move: (reason: string) => void;
 }
 
-/** The open leases by endpoint: `active_requests` is the size of that set, for everybody who asks. */
+/** The open leases by endpoint: `active_requests` is how many there are, for everybody who asks. */
 export class LeaseTable {
   readonly #standings = new Map<string, Standing>();
   readonly #mono: () => number;

@@ -67,8 +67,9 @@ export class Standing {
   /** It has its first byte; false if it had one already, or is gone. */
   answer(stay: Stay): boolean {
     const { waiting } = stay;
+    if (waiting === null || !this.#waiting.remove(waiting)) return false;
     stay.waiting = null;
-    return waiting !== null && this.#waiting.remove(waiting);
+    return true;
   }
 
   /** Takes over what is in flight in another one. */

@@ -37,8 +37,8 @@ export function wantedOf(
 }
 
 /**
- * A class, because V8 makes a dictionary of an object literal with a getter: slow to make and to read, and as long as
- * there was one, whole requests outlived their collection in the young generation.
+ * A class, because V8 makes a dictionary of an object literal with a getter: slow to make and to read, and what it
+ * refers to outlives the young generation.
  */
 class WantedByBody implements Wanted {
   readonly model: string;

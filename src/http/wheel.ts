@@ -43,8 +43,10 @@ class DeadlineWheel {
       due ??= [];
       due.push(place);
     }
-    // One that is due may take others along.
-    for (const place of due ?? []) if (place.line !== null) place.item.due();
+    // One that is due may take others along, or move them.
+    for (const place of due ?? []) {
+      if (place.line !== null && place.item.dueAt <= now) place.item.due();
+    }
   };
 }
 

@@ -16,6 +16,9 @@ export class Glance {
   readonly waitMs: number;
   /** For one token of the answer, ms. */
   readonly tokenMs: number;
+  /** Both if nobody else were there. */
+  readonly aloneWaitMs: number;
+  readonly aloneTokenMs: number;
   /** For one byte of the prompt, ms. */
   readonly byteMs: number;
 
@@ -27,6 +30,8 @@ export class Glance {
     this.written = speed.answers * speed.answerTokens;
     this.waitMs = waitMs(speed, others);
     this.tokenMs = speed.token.valueAt(others) ?? 0;
+    this.aloneWaitMs = waitMs(speed, 0);
+    this.aloneTokenMs = speed.token.valueAt(0) ?? 0;
     this.byteMs = speed.prefill === null ? 0 : 1 / speed.prefill;
   }
 }

@@ -1,7 +1,7 @@
 import { type Candidate, worthOf } from './candidate.js';
 import { type Demand, unreadBytes } from './demand.js';
 import { Glance, glanceAt } from './glance.js';
-import { type Forecast, forecast, isMeasured, loadMs, type Speed, totalMs, waitMs } from './speed.js';
+import { type Forecast, forecast, isMeasured, loadMs, type Speed } from './speed.js';
 
 /** What the forecasts for one request rest on. */
 export interface Outlook {
@@ -59,7 +59,8 @@ function costAs(glance: Glance, candidate: Candidate, demand: Demand, tokens: nu
 
 /** How much longer the first byte takes there than if nobody were there, ms. */
 export function crowdMs(candidate: Candidate): number {
-  return Math.max(0, glanceAt(candidate).waitMs - waitMs(candidate.speed, 0));
+  const { waitMs, aloneWaitMs } = glanceAt(candidate);
+  return Math.max(0, waitMs - aloneWaitMs);
 }
 
 /** How long writing the answer takes there, ms. */
@@ -82,11 +83,12 @@ function forecastAs(speed: Speed, candidate: Candidate, demand: Demand, tokens: 
 function fastest(candidates: readonly Candidate[], demand: Demand, tokens: number): Speed | null {
   let best: Speed | null = null;
   let least = Number.POSITIVE_INFINITY;
-  for (const { speed } of candidates) {
-    if (!isMeasured(speed)) continue;
-    const total = totalMs(forecast(speed, 0, demand.promptBytes, tokens, false));
+  for (const candidate of candidates) {
+    const glance = glanceAt(candidate);
+    if (!glance.isMeasured) continue;
+    const total = glance.aloneWaitMs + demand.promptBytes * glance.byteMs + tokens * glance.aloneTokenMs;
     if (total >= least) continue;
-    best = speed;
+    best = glance.speed;
     least = total;
   }
   return best;

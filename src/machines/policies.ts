@@ -28,22 +28,28 @@ const adaptive: Policy = (able, random, outlook) => {
   if (best === undefined) return leastOf(able, loadOf, random);
   const near = Math.max(least * AS_GOOD, least + NEAR_MS / worthOf(best));
   const most = near + unsureMs(best, outlook);
-  const rank = (candidate: Candidate, i: number) =>
-    // What is only hoped of a box makes it no equal of others: it may never answer.
-    (costs[i] as number) > (isMeasured(candidate.speed) ? most : near)
-      ? Number.POSITIVE_INFINITY
-      : loadOf(candidate) + (candidate.cold ? COLD_LOAD : 0);
+  const isFree = best.active + best.foreign === 0;
+  const rank = (candidate: Candidate, i: number) => {
+    const cost = costs[i] as number;
+    // Doubt is no reason to go to a box of which nothing but hope is known: it may never answer.
+    if (cost > (isMeasured(candidate.speed) ? most : near)) return Number.POSITIVE_INFINITY;
+    return loadOf(candidate) + (candidate.cold ? COLD_LOAD : 0) + (isFree && cost > near ? DOUBTED_LOAD : 0);
+  };
   return leastOf(able, rank, random);
 };
 
-/** By how much more the least prediction may be wrong, for its weight. */
+/** By how much more the least prediction may be wrong: ms for what the box is worth. */
 function unsureMs(best: Candidate, outlook: Outlook): number {
   const waiting = crowdMs(best) * unsureOf(best);
-  const writing = (writingMs(best, outlook) * FIRST_ANSWER) / Math.max(1, best.speed.answers);
+  // What its cache holds is saved however fast it writes.
+  const isPinned = outlook.demand.pin?.endpointId === best.endpointId;
+  const writing = isPinned
+    ? 0
+    : (writingMs(best, outlook) * WRITING_UNSURE) / Math.max(1, best.speed.answers);
   return (waiting + writing) / worthOf(best);
 }
 
-/** What share of the waiting for others more of it makes no difference: of a long line it is known the least well. */
+/** How unsure the waiting for others is, as a share of it: the longer the line, the less it is known. */
 function unsureOf({ active, foreign }: Candidate): number {
   const others = active + foreign;
   return others / (others + HALF_SURE);
@@ -96,8 +102,10 @@ export type PolicyName = keyof typeof POLICIES;
 const AS_GOOD = 1.3;
 /** Nobody notices so little, and of answers this fast the first one was mostly slow for another reason. */
 const NEAR_MS = 20;
-/** How fast an answer is written one answer says badly: so many times that, shared by all there were. */
-const FIRST_ANSWER = 5;
+/** After one answer the time for writing may be off by so many times itself, after n answers by an n-th of that. */
+const WRITING_UNSURE = 5;
+/** Less than any request: while the best has nothing to do, doubt is no reason to go elsewhere. */
+const DOUBTED_LOAD = 1e-6;
 /** With so many others half of the waiting for them is sure. */
 const HALF_SURE = 8;
 /** More than any load: of equals one that has the model in memory comes first. */
