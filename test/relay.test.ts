@@ -395,6 +395,43 @@ test.each([400, 401, 404, 429, 500, 503])('an upstream %s goes to the client as 
   expect(await counted(server, server.id)).toEqual([1, 0, 1, 0]);
 });
 
+test('an answer of told length arrives byte for byte, whatever bytes and however many', async () => {
+  const every = Buffer.from(Array.from({ length: 256 }, (_, i) => i));
+  const json = Buffer.from(
+    JSON.stringify({ content: '推論 é 🎭'.repeat(400), usage: { completion_tokens: 3 } }),
+  );
+  const sizes = [1, 8191, 8192, 8193, 100_000].map((size) => Buffer.alloc(size, every));
+  let answer: { status: number; body: Buffer } = { status: 200, body: json };
+  const upstream = createServer((req, res) => {
+    req.resume();
+    const list = Buffer.from(
+      JSON.stringify({ object: 'list', data: [{ id: 'sim-small', object: 'model' }] }),
+    );
+    const { status, body } = req.method === 'GET' ? { status: 200, body: list } : answer;
+    res.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length });
+    res.end(body);
+  });
+  await new Promise<void>((resolve) => {
+    upstream.listen(0, '127.0.0.1', resolve);
+  });
+  onTestFinished(() => {
+    upstream.closeAllConnections();
+    upstream.close();
+  });
+  const server = await startLocal({ env: { TROUPE_HEALTH_INTERVAL_MS: '60000' } });
+  await server.register('bytes', `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`);
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  onTestFinished(() => agent.destroy());
+  for (const one of [{ status: 200, body: json }, ...sizes.map((body) => ({ status: 400, body }))]) {
+    answer = one;
+    const reply = await rawRequest(server.url, CHAT, { body: chatBody('sim-small'), agent });
+    expect(await reply.whole).toBe(true);
+    expect(reply.status).toBe(one.status);
+    expect(reply.headers['content-length']).toBe(String(one.body.length));
+    expect(reply.bytes().equals(one.body)).toBe(true);
+  }
+});
+
 test('a redirect is not followed: 502 upstream_broken', async () => {
   const box = await engine();
   const other = await engine();

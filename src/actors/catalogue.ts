@@ -14,6 +14,12 @@ export interface Place {
   readonly modelId: string;
 }
 
+/** A place that is there. */
+export interface OfferedPlace extends Place {
+  /** How much it can hold, in tokens, as of now; null: nobody knows. */
+  readonly context: number | null;
+}
+
 export interface CatalogueDeps {
   roster: Roster;
   leases: LeaseTable;
@@ -26,11 +32,9 @@ export interface CatalogueDeps {
 
 export interface Catalogue {
   /** Every place that offers the model; a name without a tag also means `NAME:latest`. */
-  places(model: string): readonly Place[];
+  places(model: string): readonly OfferedPlace[];
   /** What the chooser sees of them, good until the next look; `mono` is monotonic, ms. */
   candidates(model: string, mono: number): readonly Candidate[];
-  /** The same one by one, for whoever need not see all. */
-  each(model: string, mono: number): Iterable<Candidate>;
   candidate(place: Place, mono: number): Candidate;
   /** Every model that any endpoint offers, by its listed name, sorted. */
   models(): string[];
@@ -85,13 +89,6 @@ export function catalogueOf({ roster, leases, vault, turns, policy, tps }: Catal
       const all = seats(model);
       for (const seat of all) seat.update(mono);
       return all;
-    },
-
-    *each(model, mono) {
-      for (const seat of seats(model)) {
-        seat.update(mono);
-        yield seat;
-      }
     },
 
     candidate(place, mono) {

@@ -90,12 +90,11 @@ export class Chooser {
 
   /** The largest context there is, in tokens, if the prompt is surely longer; else null. */
   surelyExceeds(wanted: Wanted): number | null {
-    const { catalogue, mono } = this.#deps;
     let largest = 0;
     // One that may hold it is enough, and mostly the first.
-    for (const { maxContext } of catalogue.each(wanted.model, mono())) {
-      if (maxContext === null || !isSurelyLonger(wanted, maxContext)) return null;
-      largest = Math.max(largest, maxContext);
+    for (const { context } of this.#deps.catalogue.places(wanted.model)) {
+      if (context === null || !isSurelyLonger(wanted, context)) return null;
+      largest = Math.max(largest, context);
     }
     return largest > 0 ? largest : null;
   }

@@ -86,8 +86,7 @@ export class Seat implements Candidate {
 
   /** `mono`: monotonic, ms. */
   update(mono: number): void {
-    const facts = this.#facts();
-    if (facts !== this.#seen) this.#read(facts);
+    this.#look();
     const standing = this.#standing;
     this.active = standing.active;
     this.glance = glanceAt(this);
@@ -99,6 +98,16 @@ export class Seat implements Candidate {
     if (this.#isLocked !== null) this.status = this.#isLocked() ? 'offline' : this.#health;
     if (this.#tps !== null) this.tps = this.#tps();
     if (this.#turn !== null) this.turn = this.#turn();
+  }
+
+  get context(): number | null {
+    this.#look();
+    return this.maxContext;
+  }
+
+  #look(): void {
+    const facts = this.#facts();
+    if (facts !== this.#seen) this.#read(facts);
   }
 
   /** Somebody there has no byte yet. */

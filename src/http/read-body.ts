@@ -17,33 +17,31 @@ export const asking = new WeakSet<IncomingMessage>();
 export class ClientGone extends Error {}
 
 /** Reads a whole body; too long a `content-length` is refused before the body is read. */
-export async function readBody(
-  req: IncomingMessage,
-  res: ServerResponse,
-  most = MAX_BODY_BYTES,
-): Promise<Buffer> {
+export function readBody(req: IncomingMessage, res: ServerResponse, most = MAX_BODY_BYTES): Promise<Buffer> {
   if (declaresTooMuch(req, most)) {
     swallow(req, res);
-    throw tooLarge(most);
+    return Promise.reject(tooLarge(most));
   }
   if (asking.delete(req)) res.writeContinue();
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let length = 0;
+    let isOver = false;
     const idle: Watched = {
       dueAt: wheel.after(IDLE_MS),
       due: () => settle(() => reject(tooSlow())),
     };
     const watched = wheel.watch(idle);
+    // The listeners stay until the request is gone: to take them off costs as much as to read a short body.
     const settle = (finish: () => void) => {
+      if (isOver) return;
+      isOver = true;
       wheel.forget(watched);
-      req.off('data', onData);
-      req.off('end', onEnd);
-      req.off('error', onGone);
-      req.off('close', onGone);
       finish();
+      chunks.length = 0;
     };
     const onData = (chunk: Buffer) => {
+      if (isOver) return;
       length += chunk.length;
       if (length <= most) {
         chunks.push(chunk);

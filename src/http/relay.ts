@@ -15,6 +15,9 @@ import { type Watched, wheel } from './wheel.js';
 /** After the terminal event an upstream may take so long to end its body. */
 const LINGER_MS = 2000;
 
+/** A head and so much of a body go out in one write, bytes. */
+const MOST_COPIED = 8 * 1024;
+
 /** Larger answers are not kept back: they go to the client. */
 const MOST_KEPT = 1024 * 1024;
 
@@ -45,6 +48,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   #status = 0;
   #head: string[] = [];
   #contentLength: number | null = null;
+  #keepsLength = false;
   #retryAfter: string | null = null;
   #received = 0;
   #tap: Tap | null = null;
@@ -78,7 +82,6 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   start(): void {
     this.#watched = wheel.watch(this);
     this.#totalAt = wheel.after(this.#options.deadlines.totalMs);
-    this.#res.on('drain', this.#onDrain);
     this.#dispatch(this.#options.pool);
   }
 
@@ -150,8 +153,8 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
       });
     }
     // An event may be taken out of a stream or added to it, so its length is not promised.
-    const keepLength = status >= 300 || !this.#options.stream;
-    this.#head = downstreamHeaders(headers, keepLength, this.#options.reply.hasLimits);
+    this.#keepsLength = status >= 300 || !this.#options.stream;
+    this.#head = downstreamHeaders(headers, this.#keepsLength, this.#options.reply.hasLimits);
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -179,10 +182,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
     }
     this.#judge();
     this.#touch();
-    if (!this.#send(slices)) {
-      controller.pause();
-      this.#disarm();
-    }
+    if (!this.#send(slices)) this.#waitForClient(controller);
   }
 
   onResponseEnd(): void {
@@ -324,9 +324,13 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
     }
     this.#kept = null;
     this.#judge();
-    if (this.#send([...kept, chunk])) return;
-    this.#controller?.pause();
+    if (!this.#send([...kept, chunk])) this.#waitForClient(this.#controller);
+  }
+
+  #waitForClient(controller: Dispatcher.DispatchController | null): void {
+    controller?.pause();
     this.#disarm();
+    this.#res.once('drain', this.#onDrain);
   }
 
   /** An answer that was kept back is whole: it goes to the caller. */
@@ -341,10 +345,22 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   /** Writes the head, if it is still held, and the slices. False: the client is slower than the endpoint. */
   #send(slices: readonly Buffer[]): boolean {
     const res = this.#res;
+    const isAll = !this.#headSent && this.#isShort();
     this.#sendHead();
     let free = true;
+    if (isAll && slices.length === 1) {
+      // As text and at once: Node puts a head and a text into one write, a head and bytes into several.
+      free = res.write((slices[0] as Buffer).toString('latin1'), 'latin1');
+      res.socket?.uncork();
+      return free;
+    }
     for (const slice of slices) free = res.write(slice);
     return free;
+  }
+
+  /** Whether this is all of an answer whose length is told, and little enough to be copied. */
+  #isShort(): boolean {
+    return this.#keepsLength && this.#received === this.#contentLength && this.#received <= MOST_COPIED;
   }
 
   #sendHead(): void {
