@@ -22,6 +22,8 @@ const MEASURE_SECONDS = 8;
 const CONNECTIONS = 32;
 /** Below this share of its core a proxy was not the bottleneck. */
 const SATURATED = 0.9;
+/** What Node itself costs: the least that a relay on it can. */
+const BARE = 'bare Node and undici';
 export const ANSWER = JSON.stringify({
   id: 'chatcmpl-bench',
   object: 'chat.completion',
@@ -37,7 +39,7 @@ export async function cpuPerRequest() {
     return;
   }
   const upstream = await nginxUpstream(ANSWER);
-  const names = ['nginx', 'haproxy', 'troupe'];
+  const names = ['nginx', 'haproxy', BARE, 'troupe'];
   const measured = Object.fromEntries(names.map((name) => [name, []]));
   const bare = [];
   for (let round = 0; round < ROUNDS; round += 1) {
@@ -75,6 +77,7 @@ export async function cpuPerRequest() {
         'times nginx': nginxSaturated
           ? (of(name, 'perRequest') / of('nginx', 'perRequest')).toFixed(2)
           : `${(of(name, 'perRequest') / of('nginx', 'perRequest')).toFixed(2)} (nginx not saturated)`,
+        'times bare Node': (of(name, 'perRequest') / of(BARE, 'perRequest')).toFixed(2),
         failed: measured[name].reduce((sum, one) => sum + one.failed, 0),
       })),
     ],

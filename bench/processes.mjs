@@ -143,6 +143,14 @@ export async function startTroupe(endpoints, args = []) {
 export const PROXIES = {
   troupe: (upstream) => startTroupe([['upstream', `http://127.0.0.1:${upstream}`]]),
 
+  async 'bare Node and undici'(upstream) {
+    const port = await freePort();
+    const relay = join(root, 'bench', 'bare-relay.mjs');
+    const server = pinned(PROXY_CORE, process.execPath, [relay, String(port), String(upstream)]);
+    await waitForPort(port, '/v1/models');
+    return { ...server, port };
+  },
+
   async nginx(upstream) {
     const port = await freePort();
     const config = nginxConfig(`
