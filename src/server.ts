@@ -27,6 +27,7 @@ import { registryOf } from './actors/registry.js';
 import { restartsOf } from './actors/restarts.js';
 import { seriesOf } from './actors/series.js';
 import { treeOf } from './actors/tree.js';
+import { troubleLogOf } from './actors/trouble-log.js';
 import { saveUnsaved } from './actors/unsaved.js';
 import { viewsOf } from './actors/view.js';
 import { watchingOf } from './actors/watching.js';
@@ -105,6 +106,7 @@ const LAST_REPLIES_MS = 1000;
 const ESCALATION_GRACE_MS = 5000;
 const CAUGHT_UP_MS = 300;
 const LOCAL_LOOK_MS = 1000;
+const TROUBLE_LOOK_MS = 1000;
 
 /** The whole life of a server: port → data dir → store → actors → ready; and back. */
 export async function startServer(config: Config, log: Logger, seams: Seams = {}): Promise<RunningServer> {
@@ -180,6 +182,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   });
   const disk = diskSpaceOf(seams.space ?? (() => spaceAt(dir.path)), () => clock.mono());
   const problems = problemsOf({ house, books, vault, store, clock, disk });
+  const noteTrouble = troubleLogOf({ problems: () => problems.all(), log });
   const views = viewsOf({
     house,
     books,
@@ -333,6 +336,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   if (first !== null) seams.announce?.(first, door.url);
   warnOfOpenDoors(config, log);
   phase = 'serving';
+  const trouble = setInterval(noteTrouble, TROUBLE_LOOK_MS).unref();
   const seeded = house.root.getSnapshot().context.unseeded.length === 0;
   // Said at every level but silent: it is how an operator, and a script, learns the port.
   const loud = log.level === 'silent' ? log : log.child({}, { level: 'info' });
@@ -376,6 +380,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
 
   async function close(graceMs: number): Promise<number> {
     phase = 'draining';
+    clearInterval(trouble);
     house.root.send({ type: 'drain' });
     const until = clock.mono() + graceMs;
     while ((leases.total > 0 || inference.open > 0) && clock.mono() < until) await pause(10);
@@ -493,6 +498,7 @@ async function serve(config: Config): Promise<void> {
   async function finish(code: number): Promise<never> {
     await demo?.stop();
     if (config.demo) await rm(config.dataDir, { recursive: true, force: true });
+    logger.info({ exit_code: code }, 'stopped');
     flush();
     process.exit(code);
   }

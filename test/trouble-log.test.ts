@@ -1,0 +1,95 @@
+import { expect, test } from 'vitest';
+import type { Problem } from '../src/actors/problems.js';
+import { troubleLogOf } from '../src/actors/trouble-log.js';
+import { engine, spawnServer, until } from './support/server.js';
+
+const a = { endpoint_id: '1', endpoint_name: 'a' };
+const b = { endpoint_id: '2', endpoint_name: 'b' };
+
+function problem(code: string, more: Partial<Problem> = {}): Problem {
+  const none = { endpoint_id: null, endpoint_name: null, detail: null, since: null };
+  return { code, severity: 'warning', ...none, ...more };
+}
+
+/** Looks once for each list, and says which lines that gave. */
+function linesOf(...looks: Problem[][]): string[][] {
+  let now: Problem[] = [];
+  let lines: string[] = [];
+  const line = (level: string) => (details: object, message: string) => {
+    const { endpoint, detail } = details as { endpoint?: string; detail?: string };
+    lines.push([level, endpoint, detail, message].filter((part) => part !== undefined).join(' | '));
+  };
+  const look = troubleLogOf({
+    problems: () => now,
+    log: { info: line('info'), warn: line('warn'), error: line('error') },
+  });
+  return looks.map((found) => {
+    now = found;
+    lines = [];
+    look();
+    return lines;
+  });
+}
+
+test('a problem is told once when it begins and once when it is over, however long it lasts', () => {
+  const store = problem('store_trouble', { severity: 'error', detail: 'the database is locked' });
+  const words = 'the store takes no records now: they wait in memory';
+  expect(linesOf([], [store], [store], [{ ...store, detail: 'the disk is full' }], [], [])).toEqual([
+    [],
+    [`error | the database is locked | ${words}`],
+    [],
+    [],
+    [`info | the disk is full | over: ${words}`],
+    [],
+  ]);
+});
+
+test('an endpoint that goes from failing to offline is not told to be over in between', () => {
+  const failing = problem('endpoint_error', { ...a, detail: 'refused' });
+  const offline = problem('endpoint_offline', { ...a, severity: 'error', detail: 'refused' });
+  expect(linesOf([failing], [offline], [])).toEqual([
+    ['warn | a | refused | an endpoint failed its last check'],
+    ['error | a | refused | an endpoint is offline'],
+    ['info | a | refused | over: an endpoint is offline'],
+  ]);
+});
+
+test('endpoints, and the circuits of their models, are told apart', () => {
+  const way = problem('circuit_open', a);
+  const model = problem('circuit_open', { ...a, detail: 'llama' });
+  const other = problem('circuit_open', b);
+  const words = 'requests to an endpoint fail: its circuit is open';
+  expect(linesOf([way, model, other], [way, other])).toEqual([
+    [`warn | a | ${words}`, `warn | a | llama | ${words}`, `warn | b | ${words}`],
+    [`info | a | llama | over: ${words}`],
+  ]);
+});
+
+test('an actor that is parked is told by its code, and what is told elsewhere is not told again', () => {
+  const parked = problem('history_parked', { detail: 'boom' });
+  const told = [parked, problem('no_endpoints'), problem('unseeded'), problem('shutting_down')];
+  expect(linesOf(told)).toEqual([['warn | boom | an actor is parked: it crashed five times in a minute']]);
+});
+
+test('the log of a server says that an endpoint went and came back, and that the server stopped', async () => {
+  const box = await engine();
+  const server = await spawnServer({ args: ['--endpoint', `box=${box.url}`] });
+  const lines = () =>
+    server
+      .output()
+      .split('\n')
+      .filter((line) => line.startsWith('{'))
+      .map((line) => JSON.parse(line));
+  const told = (problem: string, over: boolean) =>
+    lines().find((line) => line.problem === problem && line.msg.startsWith('over: ') === over);
+  await until(async () => (await server.get('/api/endpoints')).json.endpoints[0]?.status === 'online');
+  box.faults.models = { kind: 'status', status: 500 };
+  await until(() => told('endpoint_offline', false) !== undefined, 8000, 'a line about the endpoint');
+  expect(told('endpoint_offline', false)).toMatchObject({ level: 50, endpoint: 'box' });
+  box.faults.models = null;
+  await until(() => told('endpoint_offline', true) !== undefined, 8000, 'a line that it is over');
+  expect(told('endpoint_offline', true)).toMatchObject({ level: 30, endpoint: 'box' });
+
+  expect(await server.end()).toBe(0);
+  expect(lines().at(-1)).toMatchObject({ level: 30, exit_code: 0, msg: 'stopped' });
+});
