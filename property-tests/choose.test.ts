@@ -103,6 +103,7 @@ const anyone: fc.Arbitrary<Omit<Candidate, 'endpointId' | 'modelId'>> = fc.recor
   failureRate: fc.constantFrom(0, 0.1, 0.5, 1),
   proven: fc.boolean(),
   restMs: fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.nat(500) }),
+  restIsAsked: fc.boolean(),
   hung: rarely,
 });
 
@@ -134,13 +135,16 @@ function shared(): Partial<Candidate>[] {
     { ...well, circuit: 'half_open' },
     { circuit: 'half_open', onTrial: false, restMs: 0 },
     { ...well, circuit: 'closed', hung: true },
+    { status: 'online', restMs: 100, restIsAsked: false },
     { status: 'error', circuit: 'closed', restMs: 0 },
   ];
 }
 
 /** What the request may not go to, whoever else there is. */
-function isOut({ endpointId, status, restMs }: Candidate, tried: ReadonlySet<string>): boolean {
-  return tried.has(endpointId) || !['online', 'error'].includes(status) || restMs > 0;
+function isOut(one: Candidate, tried: ReadonlySet<string>): boolean {
+  const { endpointId, status, restMs, restIsAsked } = one;
+  if (tried.has(endpointId) || !['online', 'error'].includes(status)) return true;
+  return restMs > 0 && (restIsAsked || tried.size > 0);
 }
 
 function isFull({ room }: Candidate): boolean {
@@ -149,18 +153,22 @@ function isFull({ room }: Candidate): boolean {
 
 /** A half-open one that may have its trial now. */
 function isTrial(one: Candidate): boolean {
-  return one.circuit === 'half_open' && !one.onTrial && !isFull(one);
+  return isUntried(one) && !isFull(one) && one.restMs === 0;
 }
 
-const isHealthy = (one: Candidate) => one.circuit === 'closed' && !one.hung && one.status === 'online';
+const isUntried = ({ circuit, onTrial }: Candidate) => circuit === 'half_open' && !onTrial;
 
-/** Those that are best in the order healthy, hung, in error, hung and in error, behind a circuit: full ones too. */
+/** Neither behind a circuit nor better left alone. */
+const serves = ({ circuit, restMs }: Candidate) => circuit === 'closed' && restMs === 0;
+const isHealthy = (one: Candidate) => serves(one) && !one.hung && one.status === 'online';
+
+/** Those that are best in the order healthy, hung, in error, hung and in error, behind a circuit or resting: full ones too. */
 function bestOf(able: Candidate[]): Candidate[] {
-  const closed = able.filter(({ circuit }) => circuit === 'closed');
+  const closed = able.filter(serves);
   const tiers = (['online', 'error'] as const).flatMap((wanted) =>
     [false, true].map((isHung) => closed.filter(({ status, hung }) => status === wanted && hung === isHung)),
   );
-  const behind = able.filter((one) => one.circuit !== 'closed' && !isTrial(one));
+  const behind = able.filter((one) => !serves(one) && !isTrial(one));
   return [...tiers, behind].find((tier) => tier.length > 0) ?? [];
 }
 
@@ -191,13 +199,13 @@ test('nobody is chosen who was tried, rests, drains, is quarantined, offline or 
 
 test('a half-open circuit gets one trial at a time, at once for a new request, and never where one in error would jump an online one', () => {
   law(({ able, tried, choice: { chosen, trial } }) => {
-    expect(trial).toBe(chosen !== undefined && isTrial(chosen));
+    expect(trial).toBe(chosen !== undefined && isUntried(chosen));
     if (trial && chosen?.status === 'error') {
-      expect(able.filter((one) => one.status === 'online' && one.circuit === 'closed')).toEqual([]);
+      expect(able.filter((one) => one.status === 'online' && serves(one))).toEqual([]);
     }
     // Beside a trial that runs somebody is sent to a half-open one only as the last resort.
     if (chosen?.circuit === 'half_open' && !trial) {
-      expect(able.filter((one) => one.circuit === 'closed' || isTrial(one))).toEqual([]);
+      expect(able.filter((one) => serves(one) || isTrial(one))).toEqual([]);
     }
     const waiting = able.some((one) => isTrial(one) && one.status === 'online');
     if (waiting && tried.size === 0) expect(trial).toBe(true);
@@ -216,9 +224,9 @@ test('of two half-open ones the online one has its trial before the one in error
 
 test('a retry is no trial where anybody else serves', () => {
   law(({ able, tried, choice: { chosen, trial } }) => {
-    if (tried.size === 0 || !able.some(({ circuit }) => circuit === 'closed')) return false;
+    if (tried.size === 0 || !able.some(serves)) return false;
     expect(trial).toBe(false);
-    expect(chosen === undefined || chosen.circuit === 'closed').toBe(true);
+    expect(chosen === undefined || serves(chosen)).toBe(true);
     return true;
   });
 });
@@ -234,30 +242,39 @@ test('where a healthy one has room, a healthy one is chosen or a trial', () => {
 
 test('a hung one is chosen only where nobody better is', () => {
   law(({ able, choice: { chosen, trial } }) => {
-    if (chosen === undefined || trial || chosen.circuit !== 'closed' || !chosen.hung) return false;
+    if (chosen === undefined || trial || !serves(chosen) || !chosen.hung) return false;
     expect(able.filter(isHealthy)).toEqual([]);
-    const better = able.filter((one) => one.circuit === 'closed' && !one.hung);
+    const better = able.filter((one) => serves(one) && !one.hung);
     expect(better.filter(({ status }) => status === chosen.status)).toEqual([]);
+    return true;
+  });
+});
+
+test('one that rests is chosen only where nobody serves, and never if it said how long, or somebody else was asked', () => {
+  law(({ able, tried, choice: { chosen } }) => {
+    if (chosen === undefined || chosen.restMs === 0) return false;
+    expect(able.filter((one) => serves(one) || isTrial(one))).toEqual([]);
+    expect([chosen.restIsAsked, tried.size]).toEqual([false, 0]);
     return true;
   });
 });
 
 test('one in error is chosen only where no online one serves', () => {
   law(({ able, choice: { chosen, trial } }) => {
-    if (chosen?.status !== 'error' || (chosen.circuit !== 'closed' && !trial)) return false;
-    expect(able.filter((one) => one.status === 'online' && one.circuit === 'closed')).toEqual([]);
+    if (chosen?.status !== 'error' || (!serves(chosen) && !trial)) return false;
+    expect(able.filter((one) => one.status === 'online' && serves(one))).toEqual([]);
     return true;
   });
 });
 
-test('where every circuit is open, the one with room and the least share of failures is chosen', () => {
+test('where nobody serves, but behind an open circuit or while it rests, the one with room and the least share of failures is chosen', () => {
   law(({ able, choice: { chosen, trial } }) => {
     const roomy = able.filter((one) => !isFull(one));
     const behind = able.every(
-      (one) => one.circuit === 'open' || (one.circuit === 'half_open' && one.onTrial),
+      (one) => one.restMs > 0 || one.circuit === 'open' || (one.circuit === 'half_open' && one.onTrial),
     );
     if (roomy.length === 0 || !behind) return false;
-    expect(trial).toBe(false);
+    expect(trial).toBe(chosen !== undefined && isUntried(chosen));
     expect(roomy).toContain(chosen);
     expect(chosen?.failureRate).toBe(Math.min(...roomy.map(({ failureRate }) => failureRate)));
     return true;
@@ -272,8 +289,7 @@ test('it is full exactly where nobody is chosen though one of the best would do 
     const trials = able.filter(isTrial);
     // What has room is chosen, but a trial for a retry.
     const servable = best.some((one) => !isFull(one));
-    const triable =
-      trials.length > 0 && (tried.size === 0 || best.every(({ circuit }) => circuit !== 'closed'));
+    const triable = trials.length > 0 && (tried.size === 0 || best.every((one) => !serves(one)));
     if (servable) expect(choice.chosen).toBeDefined();
     expect(choice.full).toBe(choice.chosen === undefined && best.length > 0);
     if (choice.full) {
@@ -336,7 +352,7 @@ function isTrue(reason: string, one: Candidate, tried: ReadonlySet<string>): boo
 
 test('nobody who has just failed often is preferred to one that is as busy and has not', () => {
   law(({ able, choice: { chosen, trial } }) => {
-    if (chosen === undefined || trial || chosen.circuit !== 'closed') return false;
+    if (chosen === undefined || trial || !serves(chosen)) return false;
     const peers = bestOf(able).filter((one) => !isFull(one));
     if (peers.length < 2) return false;
     expect(

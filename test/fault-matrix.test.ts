@@ -25,8 +25,8 @@ interface Row {
   whole: Shows;
   /** It leaves the circuit alone: a refusal, or the wish to be left alone for a while. */
   unmarked?: true;
-  /** It asks to be left alone, so that it is asked once. */
-  rests?: true;
+  /** It asks to be left alone, so that it is asked once; one that does not say how long, where there are others. */
+  rests?: 'said' | 'unsaid';
   /** It ends by a deadline. */
   waits?: true;
   /** Nobody listens there. */
@@ -77,7 +77,22 @@ const ROWS: Row[] = [
   { name: 'status 408', fault: status(408), stream: 'first', whole: 'first', unmarked: true },
   { name: 'status 409', fault: status(409), stream: 'first', whole: 'first', unmarked: true },
   { name: 'status 425', fault: status(425), stream: 'first', whole: 'first', unmarked: true },
-  { name: 'status 429', fault: status(429), stream: 'first', whole: 'first', unmarked: true, rests: true },
+  {
+    name: 'status 429',
+    fault: status(429),
+    stream: 'first',
+    whole: 'first',
+    unmarked: true,
+    rests: 'unsaid',
+  },
+  {
+    name: 'status 429, Retry-After',
+    fault: status(429, { 'retry-after': '9' }),
+    stream: 'first',
+    whole: 'first',
+    unmarked: true,
+    rests: 'said',
+  },
   { name: 'status 500', fault: status(500), stream: 'first', whole: 'first' },
   { name: 'status 502', fault: status(502), stream: 'first', whole: 'first' },
   { name: 'status 503', fault: status(503), stream: 'first', whole: 'first' },
@@ -87,7 +102,7 @@ const ROWS: Row[] = [
     stream: 'first',
     whole: 'first',
     unmarked: true,
-    rests: true,
+    rests: 'said',
   },
   { name: 'status 504', fault: status(504), stream: 'first', whole: 'first' },
   {
@@ -298,7 +313,8 @@ function timesOf(seen: string[]): string {
 function expectContract(row: Row, shows: Shows, kind: keyof typeof KINDS, cell: Cell): void {
   const about = `${row.name}, ${kind}, ${cell.count} endpoints`;
   const elsewhere = shows === 'first' && cell.count > 1;
-  const asked = row.rests ? 1 : REQUESTS;
+  const isRested = row.rests === 'said' || (row.rests === 'unsaid' && cell.count > 1);
+  const asked = isRested ? 1 : REQUESTS;
   expect(cell.faulty, about).toBe(shows === 'never' ? `${REQUESTS} / 0` : `0 / ${asked}`);
   if (cell.count > 1) expect(cell.good, about).toBe(elsewhere ? `${REQUESTS} / 0` : '0 / 0');
   expect(cell.circuit, about).toBe(shows === 'never' || row.unmarked ? 'closed' : 'open');

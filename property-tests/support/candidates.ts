@@ -27,5 +27,6 @@ export const PLAIN: Candidate = {
   failureRate: 0,
   proven: false,
   restMs: 0,
+  restIsAsked: true,
   hung: false,
 };

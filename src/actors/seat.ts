@@ -48,6 +48,7 @@ export class Seat implements Candidate {
   freshFailureRate = 0;
   proven = false;
   restMs = 0;
+  restIsAsked = false;
   hung = false;
   readonly #facts: SeatDeps['facts'];
   readonly #standing: Standing;
@@ -140,7 +141,9 @@ export class Seat implements Candidate {
     this.#seen = facts;
     this.#health = this.#isQuarantined ? 'quarantined' : draining ? 'draining' : health;
     this.#circuits = [circuit, there];
-    this.#restUntil = ofModel(resting, modelId) ?? 0;
+    const rest = ofModel(resting, modelId);
+    this.#restUntil = rest?.until ?? 0;
+    this.restIsAsked = rest?.isAsked ?? false;
     this.circuit = worse(circuit.state, there.state);
     this.proven = circuit.seen > 0 && circuit.streak === 0 && there.streak === 0;
     this.failureRate = Math.max(failureRate(circuit), failureRate(there));

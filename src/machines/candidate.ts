@@ -44,8 +44,10 @@ export interface Candidate {
   freshFailureRate: number;
   /** Its newest outcome was a success. */
   proven: boolean;
-  /** ms for which it asked to be left alone; 0 if it did not. */
+  /** ms for which it is better left alone; 0 if it need not. */
   restMs: number;
+  /** It said for how long. */
+  restIsAsked: boolean;
   /** Its oldest request without a byte has waited too long. */
   hung: boolean;
 }

@@ -150,6 +150,7 @@ export function reasonOf(candidate: Candidate, choice: Choice): Rejection | null
     if (candidate.priority > served) return 'later_priority';
     return waitOf(candidate, outlook) > overflowMs ? 'overloaded' : 'at_capacity';
   }
+  if (candidate.restMs > 0) return 'resting';
   if (candidate.circuit !== 'closed') return candidate.onTrial ? 'on_trial' : 'circuit_open';
   if (isTooSmall(candidate, outlook.demand)) return 'context_too_small';
   return candidate.hung ? 'hung' : 'error';
@@ -162,10 +163,10 @@ const LAST_RESORT = 5;
 /** What was measured so long ago may be different now. */
 const STALE_MS = 30_000;
 
-/** 0 serves; 1 is hung; 2 and 3 the same in `error`; 4 has too small a context; 5 is behind a circuit. */
+/** 0 serves; 1 is hung; 2 and 3 the same in `error`; 4 has too small a context; 5 is behind a circuit, or rests. */
 function tierOf(candidate: Candidate, demand: Demand): number {
-  const { status, circuit, hung } = candidate;
-  if (circuit !== 'closed') return LAST_RESORT;
+  const { status, circuit, hung, restMs } = candidate;
+  if (circuit !== 'closed' || restMs > 0) return LAST_RESORT;
   if (isTooSmall(candidate, demand)) return TOO_SMALL;
   return (status === 'error' ? IN_ERROR : 0) + (hung ? HUNG : 0);
 }
@@ -211,17 +212,19 @@ function bestOf(candidates: readonly Candidate[], demand: Demand, tried: Readonl
 
 /** A half-open one that can take the request for its trial. */
 function mayBeTried(candidate: Candidate, demand: Demand): boolean {
-  const { circuit, onTrial, room } = candidate;
-  return circuit === 'half_open' && !onTrial && room > 0 && !isTooSmall(candidate, demand);
+  const { circuit, onTrial, room, restMs } = candidate;
+  return circuit === 'half_open' && !onTrial && room > 0 && restMs === 0 && !isTooSmall(candidate, demand);
 }
 
 const NO_TRIALS: readonly Candidate[] = [];
 
 /** Never chosen, whoever else there is. */
-function excluded({ endpointId, status, restMs }: Candidate, tried: ReadonlySet<string>): Rejection | null {
+function excluded(candidate: Candidate, tried: ReadonlySet<string>): Rejection | null {
+  const { endpointId, status, restMs, restIsAsked } = candidate;
   if (tried.size > 0 && tried.has(endpointId)) return 'tried';
   if (status !== 'online' && status !== 'error') return status;
-  return restMs > 0 ? 'resting' : null;
+  // One that did not say how long is asked where nobody else is, but not for somebody who has asked already.
+  return restMs > 0 && (restIsAsked || tried.size > 0) ? 'resting' : null;
 }
 
 interface Served {

@@ -26,8 +26,8 @@ export interface EndpointContext {
   circuit: Circuit;
   /** For failed answers, by model; one that has nothing to say is left out. */
   modelCircuits: Readonly<Record<string, Circuit>>;
-  /** By model: until when it asked to be left alone, monotonic ms. */
-  resting: Readonly<Record<string, number>>;
+  /** By model: until when it is better left alone. */
+  resting: Readonly<Record<string, Rest>>;
   paces: Readonly<Record<string, Pace>>;
   /** What the engine had to do at the newest check; null where it does not tell. */
   load: EngineLoad | null;
@@ -62,6 +62,16 @@ export interface CheckedEvent {
   nextCheckAt: number;
 }
 
+export interface Rest {
+  /** Monotonic, ms. */
+  until: number;
+  /** It said how long. */
+  isAsked: boolean;
+}
+
+/** For one that does not say how long, ms. */
+const UNSAID_REST_MS = 1000;
+
 /**
  * What an attempt says of the endpoint, whatever its counters make of it. `transport`: it could not be reached, broke
  * off or kept silent; `answer`: it answered with a 5xx or something broken; `rest`: it asked to be left alone.
@@ -74,6 +84,7 @@ export interface EvidenceEvent {
   mono: number;
   /** In [0, 1), for the jitter. */
   chance: number;
+  /** How long it asked to be left alone; 0: it did not say. */
   restMs: number;
   sample: SpeedSample | null;
 }
@@ -337,7 +348,11 @@ export function ofModel<T>(known: Readonly<Record<string, T>>, modelId: string):
 /** What an attempt leaves behind. Transport is the endpoint's matter, a bad answer that of the model there. */
 export function afterEvidence(context: EndpointContext, event: EvidenceEvent): Partial<EndpointContext> {
   const { modelId, what, mono, chance, sample } = event;
-  if (what === 'rest') return { resting: { ...context.resting, [modelId]: mono + event.restMs } };
+  if (what === 'rest') {
+    const isAsked = event.restMs > 0;
+    const rest = { until: mono + (isAsked ? event.restMs : UNSAID_REST_MS), isAsked };
+    return { resting: { ...context.resting, [modelId]: rest } };
+  }
   const circuit = circuitAfter(context, event);
   const before = ofModel(context.modelCircuits, modelId);
   const after =

@@ -1,5 +1,6 @@
 import { MINUTE_MS } from '../clock.js';
 import type { MinuteSums } from './sums.js';
+import { hasTag } from './tags.js';
 import { fitsPattern } from './wildcard.js';
 
 /** Steps are of whole minutes, and past two days of whole hours: finer is not kept. */
@@ -111,8 +112,7 @@ function fits({ endpointId, modelId }: MinuteSums, filter: SeriesFilter): boolea
 
 /** The other name of a model that is asked for without a tag; a pattern has none. */
 export function latest(model: string): string | undefined {
-  const isPlain = !model.includes('*') && !model.includes(':', model.lastIndexOf('/') + 1);
-  return isPlain ? `${model}:latest` : undefined;
+  return model.includes('*') || hasTag(model) ? undefined : `${model}:latest`;
 }
 
 function ratio(sum: number, count: number): number | null {
