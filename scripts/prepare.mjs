@@ -23,7 +23,7 @@ function install() {
   const wanted =
     digest([join(root, 'package-lock.json'), join(root, 'package.json')]) + process.versions.modules;
   if (read(INSTALL_STAMP) === wanted) return;
-  say('installing packages; the first time SQLite may be compiled, which takes about two minutes …');
+  say('installing packages; the first time SQLite may be compiled, which takes two or three minutes …');
   // Not `npm ci`: it refuses a lockfile that lacks another platform's optional binaries. The lockfile stays as it is.
   run('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error']);
   writeFileSync(INSTALL_STAMP, wanted);

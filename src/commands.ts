@@ -138,6 +138,7 @@ function keyTable(keys: ApiKey[]): string {
     key.name,
     key.expiresAt === null ? 'never expires' : `expires ${timestamp(key.expiresAt)}`,
     key.permissions.join(','),
+    key.models === null ? 'every model' : `models ${key.models.join(',')}`,
   ]);
   return rows.map((row) => `${row.join('  ')}\n`).join('');
 }

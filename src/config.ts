@@ -5,7 +5,7 @@ import { HELP, LOG_LEVELS } from './help.js';
 import { parseTrusted } from './http/client-address.js';
 import { normaliseUrl } from './http/endpoint-input.js';
 import { POLICIES, type PolicyName } from './machines/policies.js';
-import { type Sources, sourcesOf } from './settings.js';
+import { type Sources, sourcesOf, unknownVariables } from './settings.js';
 
 export interface NamedUrl {
   name: string;
@@ -61,6 +61,8 @@ export interface Config {
   overflowMs: number;
   access: AccessConfig;
   sources: Sources;
+  /** Variables that look like ours and are none. */
+  unknownVariables: string[];
 }
 
 /** Requests that wait for an endpoint to have room. */
@@ -124,6 +126,7 @@ export function readConfig(argv: string[], env: NodeJS.ProcessEnv): Command {
     overflowMs: overflowOf(values['overflow-ms'], env),
     access: accessOf(values, env, host),
     sources: sourcesOf(values, env),
+    unknownVariables: unknownVariables(env),
   };
   return { run: values.check ? 'check' : 'serve', config };
 }

@@ -55,7 +55,7 @@ import { eventsOf } from './http/events.js';
 import { gateOf } from './http/gate.js';
 import { inferenceOf } from './http/inference.js';
 import { keyUsageRoutes } from './http/key-usage.js';
-import { openDoor } from './http/listen.js';
+import { checkHost, openDoor } from './http/listen.js';
 import { livenessRoutes } from './http/liveness.js';
 import { cachedLookup } from './http/lookup.js';
 import { modelPlaceRoutes } from './http/model-places.js';
@@ -202,6 +202,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     });
   });
   const tree = treeOf({ house, books, leases });
+  const discovery = discoveryOf(house, clock);
   const inference = inferenceOf({
     house,
     books,
@@ -211,7 +212,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
     rateLimits,
     addressOf,
     recheck: (principal, access) => gate.recheck(principal, access),
-    discovery: discoveryOf(house, clock),
+    discovery,
     clock,
     random,
     deadlines: config.deadlines,
@@ -281,7 +282,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
       caughtUp,
       live: () => inference.live(),
     }),
-    ...modelRoutes(house),
+    ...modelRoutes(house, discovery),
     ...modelPlaceRoutes({ house, views }),
     ...authRoutes({ logins, directory, addressOf }),
     ...userRoutes({ accounts, directory }),
@@ -335,6 +336,7 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   });
   if (first !== null) seams.announce?.(first, door.url);
   warnOfOpenDoors(config, log);
+  for (const name of config.unknownVariables) log.warn({ variable: name }, unknown(name));
   phase = 'serving';
   const trouble = setInterval(noteTrouble, TROUBLE_LOOK_MS).unref();
   const seeded = house.root.getSnapshot().context.unseeded.length === 0;
@@ -427,6 +429,10 @@ const LOCKED: CheckResult = {
     'its stored key and headers cannot be read with this secret key: set them again, or bring the right key back',
 };
 
+function unknown(variable: string): string {
+  return `${variable} sets nothing: there is no such variable`;
+}
+
 function warnOfOpenDoors({ host, access }: Config, log: Logger): void {
   if (access.isOpen) {
     log.warn({}, '--no-auth: everybody on this machine may use and change everything, without a key');
@@ -470,7 +476,9 @@ export async function main(argv: string[], env: NodeJS.ProcessEnv): Promise<void
       // A demo makes a data dir of its own.
       const { tls } = command.config.access;
       if (tls !== null) readPair(tls);
+      await checkHost(command.config.host);
       if (!command.config.demo) await checkDataDir(dataDirAt(command.config.dataDir));
+      for (const name of command.config.unknownVariables) process.stderr.write(`${unknown(name)}\n`);
       process.stdout.write('the options and the data dir are fine\n');
       return;
     }

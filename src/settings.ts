@@ -78,6 +78,12 @@ export function sourcesOf(options: Record<string, unknown>, env: NodeJS.ProcessE
   return sources;
 }
 
+/** Variables of our prefix that set nothing: a slip of the pen, most likely. */
+export function unknownVariables(env: NodeJS.ProcessEnv): string[] {
+  const known = new Set(WAYS.map(({ variable }) => variable));
+  return Object.keys(env).filter((name) => name.startsWith('TROUPE_') && !known.has(name));
+}
+
 /** Every setting with its value in force. */
 export function settingsOf(config: Config): Setting[] {
   return WAYS.map((way) => {

@@ -152,6 +152,7 @@ test('keys are listed by name and beginning, and never themselves', async () => 
   const line = list.split('\n').find((one) => one.includes('ci key')) ?? '';
   expect(line).toContain(key.slice(0, 10));
   expect(line).toContain('openai.inference');
+  expect(line).toContain('every model');
   expect(list).not.toContain(key.slice(10));
 });
 

@@ -87,7 +87,6 @@ test('every field that can be set is kept, and those that are secret are never s
     health_check_interval_secs: 77.5,
     inference_timeout_secs: 30,
     notes: 'rack 4',
-    unknown_field: true,
   });
   expect(reply.status).toBe(201);
   expect(reply.json).toMatchObject({
@@ -276,6 +275,7 @@ test.each([
   [{ name: 'x', base_url: 'http://127.0.0.1:9', headers: { 'bad name': 'x' } }, 'headers'],
   [{ name: 'x', base_url: 'http://127.0.0.1:9', headers: { a: 'x\r\ny: z' } }, 'headers'],
   [{ name: 'x', base_url: 'http://127.0.0.1:9', notes: 7 }, 'notes'],
+  [{ name: 'x', base_url: 'http://127.0.0.1:9', max_concurency: 3 }, 'max_concurency'],
   [[], 'body'],
   ['text', 'body'],
   [null, 'body'],
@@ -404,6 +404,15 @@ test('an unknown path is 404 in the shape of its protocol', async () => {
 });
 
 // Changing.
+
+test('an endpoint can be sent back as it was read, with a change', async () => {
+  const box = await engine();
+  const server = await startLocal({ env: QUIET });
+  const { id } = await server.register('box', box.url);
+  const { json } = await server.get(`/api/endpoints/${id}`);
+  const reply = await server.send('PUT', `/api/endpoints/${id}`, { ...json, notes: 'rack 5' });
+  expect([reply.status, reply.json]).toEqual([200, { ...json, notes: 'rack 5' }]);
+});
 
 test('PUT changes what it names and null clears', async () => {
   const box = await engine();

@@ -155,6 +155,22 @@ test('an endpoint that asks to be left alone is, for that time, without a mark',
   expect((await server.chat('sim-small')).headers.get('x-troupe-endpoint')).toBe('box0');
 });
 
+test('one that does not say for how long is left to others for a moment, and where it is alone asked all the same', async () => {
+  const { server, box, ids } = await rig(2);
+  const busy = { kind: 'status', status: 429 } as const;
+  box(0).faults.next.push(busy);
+  for (let i = 0; i < 5; i += 1) {
+    expect((await server.chat('sim-small')).headers.get('x-troupe-endpoint')).toBe('box1');
+  }
+  expect((await server.send('POST', `/api/endpoints/${ids[1]}/drain`)).status).toBe(200);
+  box(0).faults.next.push(busy, busy);
+  for (const status of [429, 429, 200]) {
+    const reply = await server.chat('sim-small');
+    expect([reply.status, reply.headers.get('x-troupe-endpoint')]).toEqual([status, 'box0']);
+  }
+  expect(await endpointOf(server, ids[0])).toMatchObject({ circuit: 'closed', status: 'online' });
+});
+
 test('one that is alone and rests makes a 503 that says when to come back', async () => {
   const { server, box } = await rig(1);
   box(0).faults.next.push({ kind: 'status', status: 503, headers: { 'retry-after': '7' } });

@@ -347,6 +347,26 @@ test('readers that stop hold their endpoints up for as long as they like, and th
   expect(outcomes.sort()).toEqual(['cancelled', 'cancelled', 'cancelled', 'success']);
 });
 
+test('a reader that has stopped and half-closes has left, though much is on its way to it', async () => {
+  const wide = await wideUpstream();
+  const server = await startLocal({ env: { TROUPE_HEALTH_INTERVAL_MS: '60000' } });
+  await server.register('wide', wide.url);
+  const wire = await dial(server.url);
+  wire.socket.write(wireRequest(CHAT, chatBody('wide', { stream: true })));
+  await until(() => wire.received().includes('data:'), 5000, 'the first event');
+  wire.socket.pause();
+  let before = -1;
+  while (before !== (wide.streams[0]?.written ?? 0)) {
+    before = wide.streams[0]?.written ?? 0;
+    await pause(500);
+  }
+  expect(wide.streams[0]?.closed).toBe(false);
+  wire.socket.end();
+  await until(() => wide.streams[0]?.closed === true, 5000, 'the end at the endpoint');
+  expect(await live(server)).toHaveLength(0);
+  wire.socket.destroy();
+});
+
 // Many.
 
 const CLIENTS = 1000;

@@ -67,7 +67,13 @@ test('--check judges options and data dir without starting', async () => {
   const dataDir = newDataDir();
   const good = runServer(['--data-dir', dataDir, '--check']);
   expect(await good.exited).toBe(0);
+  expect(good.stderr()).toBe('');
   expect(existsSync(dataDir)).toBe(false);
+  const slip = runServer(['--data-dir', dataDir, '--check'], { TROUPE_QUEU_MAX: '5' });
+  expect([await slip.exited, slip.stderr()]).toEqual([
+    0,
+    'TROUPE_QUEU_MAX sets nothing: there is no such variable\n',
+  ]);
   await expectRefused(['--data-dir', dataDir, '--check', '--port', 'x'], {}, '--port');
   const file = join(dirname(newDataDir()), 'file');
   writeFileSync(file, '');
@@ -100,6 +106,8 @@ test.each([
   [['--endpoint', 'box=http://u:p@127.0.0.1'], {}, '--endpoint'],
   [['--no-auth', '--host', '0.0.0.0'], {}, '--no-auth'],
   [['--host', '192.168.7.7'], {}, '--host'],
+  [['--host', '999.1.1.1', '--port', '7180'], {}, '--host'],
+  [['--host', '999.1.1.1', '--check'], {}, '--host'],
   [['--no-auth', '--host', '::'], {}, '--no-auth'],
   [['--tls-cert', 'cert.pem'], {}, '--tls-key'],
   [['--tls-key', 'key.pem'], {}, '--tls-cert'],

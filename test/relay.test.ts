@@ -757,6 +757,29 @@ test('a kept connection carries one request after another', async () => {
   expect(await counted(server, server.id)).toEqual([12, 12, 0, 0]);
 });
 
+test('a request for all of a URL, as for a forward proxy, is one for its path', async () => {
+  const box = await engine();
+  const server = await serving(box);
+  for (const path of [CHAT, '/v1/models']) {
+    const wire = await dial(server.url);
+    const text = wireRequest(path, path === CHAT ? chatBody('sim-small') : '');
+    const whole = text.replace(` ${path} `, ` ${server.url}${path}?x=/ `);
+    wire.socket.write(path === CHAT ? whole : whole.replace('POST', 'GET'));
+    await until(() => wire.received().includes('\r\n\r\n'), 4000, 'an answer');
+    expect(wire.received()).toMatch(/^HTTP\/1\.1 200 /);
+  }
+});
+
+test('an answer without content is passed on, and a success', async () => {
+  const box = await engine();
+  const server = await serving(box);
+  box.faults.next.push({ kind: 'status', status: 204, body: '' });
+  const reply = await rawRequest(server.url, CHAT, { body: chatBody('sim-small') });
+  expect(await reply.whole).toBe(true);
+  expect([reply.status, reply.text()]).toEqual([204, '']);
+  expect(await counted(server, server.id)).toEqual([1, 1, 0, 0]);
+});
+
 test('requests pipelined on one connection are answered in their order', async () => {
   const box = await engine();
   const server = await serving(box);
@@ -892,6 +915,24 @@ test('the models of all endpoints are one list, and each is found by its id, sla
   expect((await server.get('/v1/models/plain')).status).toBe(200);
   const unknown = await server.get('/v1/models/org/nothing');
   expect([unknown.status, unknown.json.error.code]).toEqual([404, 'model_not_found']);
+});
+
+test('a model that was just added is found by its id as well', async () => {
+  const box = await engine();
+  const server = await serving(box);
+  box.options.models = ['sim-small', 'just-added'];
+  expect((await server.get('/v1/models/just-added')).json.id).toBe('just-added');
+});
+
+test('a colon before the last slash is the port of a registry and no tag', async () => {
+  const box = await engine({ models: ['reg:5000/q:latest'], engine: 'ollama' });
+  const server = await serving(box);
+  const reply = await server.chat('reg:5000/q');
+  expect([reply.status, JSON.parse(asked(box).at(-1)?.body ?? '{}').model]).toEqual([
+    200,
+    'reg:5000/q:latest',
+  ]);
+  expect((await server.get('/v1/models/reg:5000%2Fq')).status).toBe(200);
 });
 
 test('a model that was just added is found by one sync, an unknown one is 404 model_not_found', async () => {

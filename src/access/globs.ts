@@ -1,3 +1,5 @@
+import { hasTag } from '../machines/tags.js';
+
 /** Code points, or one of the two below. */
 type Glob = readonly number[];
 
@@ -27,11 +29,6 @@ function compile(glob: string): Glob {
     if (char === '*') return ANY_RUN;
     return char === '?' ? ANY_ONE : (char.codePointAt(0) as number);
   });
-}
-
-/** A colon in an earlier part of the path is that of a port. */
-function hasTag(model: string): boolean {
-  return model.includes(':', model.lastIndexOf('/') + 1);
 }
 
 /**

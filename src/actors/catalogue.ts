@@ -1,6 +1,7 @@
 import type { Vault } from '../access/vault.js';
 import type { Candidate } from '../machines/candidate.js';
 import type { PolicyName } from '../machines/policies.js';
+import { hasTag } from '../machines/tags.js';
 import type { EndpointConfig } from '../persistence/store.js';
 import type { LeaseTable } from './leases.js';
 import { isOffered } from './offered.js';
@@ -48,7 +49,7 @@ export function catalogueOf({ roster, leases, vault, turns, policy, tps }: Catal
   function seats(model: string): readonly Seat[] {
     index ??= newIndex();
     const exact = index.get(model) ?? NONE;
-    if (model.includes(':')) return exact;
+    if (hasTag(model)) return exact;
     const latest = index.get(`${model}:latest`);
     if (latest === undefined) return exact;
     const there = new Set(exact.map(({ endpointId }) => endpointId));

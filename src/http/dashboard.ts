@@ -165,6 +165,6 @@ function pageOf(query: URLSearchParams): RequestPage {
       },
     );
   }
-  const before = query.get('before') ?? undefined;
+  const before = query.get('before') || undefined;
   return { ...requestFilterOf(query), limit, offset, ...(before === undefined ? {} : { before }) };
 }

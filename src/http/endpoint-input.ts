@@ -104,8 +104,25 @@ const tlsCa = z
   .max(100_000, 'is longer than 100000 characters')
   .refine(isCertificates, 'must be one or more certificates in PEM');
 
-/** POST /api/endpoints. */
-export const endpointInput = z.object({
+/** What an endpoint is told with: whoever sends one back as it was read means only the rest. */
+const told = z.unknown().optional();
+const TOLD = {
+  id: told,
+  status: told,
+  endpoint_type: told,
+  latency_ms: told,
+  last_seen: told,
+  last_error: told,
+  error_count: told,
+  registered_at: told,
+  model_count: told,
+  models: told,
+  circuit: told,
+};
+
+/** POST /api/endpoints. A field that nobody knows is a slip of the pen, and refused. */
+export const endpointInput = z.strictObject({
+  ...TOLD,
   name,
   base_url: baseUrl,
   api_key: apiKey.nullish(),

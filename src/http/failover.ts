@@ -162,7 +162,7 @@ export function failoverOf(deps: FailoverDeps) {
     // Nobody fills the room alone, but for the key of the environment, which has no limits.
     if (principal.keyId !== NOBODY && waiting.heldBy(key()) >= queue.maxPerKey) return tooManyOfKey(model);
     const expected = waiting.expectedMs(model);
-    if (queue.timeoutMs > 0 && expected !== null && expected > queue.timeoutMs) return tooLong(model);
+    if (queue.timeoutMs > 0 && expected !== null && expected > queue.timeoutMs) return tooLong(model, true);
     return waitForTurn(request);
   }
 
@@ -225,10 +225,10 @@ export function failoverOf(deps: FailoverDeps) {
     );
   }
 
-  function tooLong(model: string): ApiError {
+  function tooLong(model: string, isForeseen = false): ApiError {
     return new ApiError(
       'queue_timeout',
-      `no endpoint had room for the model ${JSON.stringify(model)} within ${queue.timeoutMs} ms`,
+      `no endpoint ${isForeseen ? 'will have' : 'had'} room for the model ${JSON.stringify(model)} within ${queue.timeoutMs} ms`,
       { param: 'model', headers: { 'retry-after': String(waiting.retryAfterSecs(model)) } },
     );
   }

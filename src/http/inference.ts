@@ -232,11 +232,15 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       request.gone = true;
       request.running?.clientLeft();
     };
+    // Half-closed it has left too: without this its `close` would wait until it has read what is on its way.
+    const onEnd = () => socket.destroy();
     socket.on('close', onClose);
+    socket.on('end', onEnd);
     try {
       await run();
     } finally {
       socket.off('close', onClose);
+      socket.off('end', onEnd);
     }
   }
 

@@ -6,12 +6,10 @@ export function parsed<T extends z.ZodType>(schema: T, input: unknown): z.infer<
   const result = schema.safeParse(input);
   if (result.success) return result.data;
   const issue = result.error.issues[0];
-  const field = issue?.path.join('.') ?? '';
-  throw new ApiError(
-    'invalid_request',
-    `${field === '' ? 'the body' : field}: ${issue?.message ?? 'is not valid'}`,
-    {
-      param: field === '' ? null : field,
-    },
-  );
+  const unknown = issue?.code === 'unrecognized_keys' ? issue.keys.slice(0, 1) : [];
+  const field = [...(issue?.path ?? []), ...unknown].join('.');
+  const message = unknown.length > 0 ? 'there is no such field' : (issue?.message ?? 'is not valid');
+  throw new ApiError('invalid_request', `${field === '' ? 'the body' : field}: ${message}`, {
+    param: field === '' ? null : field,
+  });
 }

@@ -1,5 +1,6 @@
+import { once } from 'node:events';
 import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import type { Server as TlsServer } from 'node:tls';
 import { listen } from 'listhen';
 import { ConfigError } from '../config.js';
@@ -110,15 +111,25 @@ async function bind(
       qr: false,
     });
   } catch (error) {
-    if (NO_PLACE.has((error as NodeJS.ErrnoException).code ?? '')) throw noPlace(hostname, error);
+    await checkHost(hostname);
     if (port !== 0) throw taken(hostname, port, error);
     if (tries > 1) return bind(handler, hostname, port, pair, tries - 1);
     throw noPlace(hostname, error);
   }
 }
 
-/** Codes of what is wrong with a host, whatever the port. */
-const NO_PLACE = new Set(['EADDRNOTAVAIL', 'ENOTFOUND', 'EAI_AGAIN', 'EINVAL']);
+/** Throws a `ConfigError` for a host that cannot be listened on, whatever the port. */
+export async function checkHost(host: string): Promise<void> {
+  const probe = createServer();
+  try {
+    probe.listen({ host: host.replace(/^\[(.*)\]$/, '$1'), port: 0 });
+    await once(probe, 'listening');
+  } catch (error) {
+    throw noPlace(host, error);
+  } finally {
+    probe.close();
+  }
+}
 
 function noPlace(host: string, cause: unknown): ConfigError {
   return new ConfigError(`--host ${host}: it cannot be used; is it an address of this machine?`, { cause });

@@ -1,6 +1,7 @@
 import { globsAllow } from '../access/globs.js';
 import type { Principal } from '../access/principal.js';
 import type { House } from '../actors/house.js';
+import type { Discovery } from './discovery.js';
 import { ApiError } from './errors.js';
 import type { Route } from './routes.js';
 
@@ -8,8 +9,8 @@ function mayUse({ models }: Principal, id: string): boolean {
   return models === null || globsAllow(models, id);
 }
 
-/** The models of all endpoints as one OpenAI list. */
-export function modelRoutes(house: House): Route[] {
+/** The models of all endpoints as one OpenAI list; one that is not in it is looked for once. */
+export function modelRoutes(house: House, discovery: Discovery): Route[] {
   function model(id: string, listedId = id) {
     const places = house.catalogue.places(listedId);
     const since = places.map(({ endpointId }) => house.roster.config(endpointId)?.registeredAt ?? 0);
@@ -38,10 +39,12 @@ export function modelRoutes(house: House): Route[] {
       method: 'GET',
       path: '/v1/models/**:id',
       access: 'openai.models.read',
-      run: ({ params, principal }) => {
+      run: async ({ params, principal }) => {
         const id = params.id ?? '';
+        const may = mayUse(principal, id);
+        if (may && house.catalogue.places(id).length === 0) await discovery.look();
         const place = house.catalogue.places(id)[0];
-        if (place === undefined || !mayUse(principal, id)) {
+        if (place === undefined || !may) {
           throw new ApiError(
             'model_not_found',
             `the model ${JSON.stringify(id)} does not exist on any endpoint`,

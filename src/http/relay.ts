@@ -142,7 +142,8 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
     if (status >= 400) this.#retryAfter = headers['retry-after']?.toString() ?? null;
     const length = headers['content-length'];
     this.#contentLength = typeof length === 'string' && /^\d+$/.test(length) ? Number(length) : null;
-    if (status < 300) {
+    // Of no content there is nothing to judge.
+    if (status < 300 && status !== 204) {
       this.#tap = createTap({
         kind: this.#options.kind,
         stream: this.#options.stream,

@@ -17,10 +17,14 @@ export function sendError(res: ServerResponse, path: string, error: ApiError, re
 export function pathOf(req: IncomingMessage): string {
   const url = req.url ?? '/';
   const query = url.indexOf('?');
-  const path = query === -1 ? url : url.slice(0, query);
+  const whole = query === -1 ? url : url.slice(0, query);
+  // Whoever takes it for a forward proxy sends all of the URL.
+  const path = whole.startsWith('/') ? whole : whole.replace(ORIGIN, '') || '/';
   // h3 takes a path with and without its last slash for the same one.
   return path.length > 1 && path.endsWith('/') ? path.slice(0, -1) : path;
 }
+
+const ORIGIN = /^https?:\/\/[^/]*/i;
 
 /** A part of a path as it was meant. */
 export function decoded(text: string): string {

@@ -75,6 +75,7 @@ export const common = section('common', {
   key_search: { en: 'Search on this page', ja: 'このページを検索' },
   key_help: { en: 'Show these shortcuts', ja: 'このヘルプを表示' },
   key_close: { en: 'Close what is open', ja: '開いているものを閉じる' },
+  key_rows: { en: 'In a table: open a row, go to the next', ja: '表の中：行を開く、前後の行へ移る' },
   key_theme: { en: 'Switch between light and dark', ja: 'ライト/ダークを切り替え' },
 });
 
