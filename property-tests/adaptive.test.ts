@@ -9,7 +9,7 @@ import type { Candidate } from '../src/machines/candidate.js';
 import { choose, PLAINLY } from '../src/machines/choose.js';
 import { NO_DEMAND } from '../src/machines/demand.js';
 import { isMeasured, NEW_SPEED } from '../src/machines/speed.js';
-import { boxOf, chance, learned } from './support/boxes.js';
+import { type Box, boxOf, chance, learned } from './support/boxes.js';
 import { PLAIN } from './support/candidates.js';
 import { fleets, possible } from './support/fleets.js';
 
@@ -127,13 +127,21 @@ test('a box that is more than a third slower is asked only once the faster ones 
   );
 });
 
+const steady = (aloneMs: number) => boxOf(aloneMs, 0);
+/** One that answers a request after the other: all its time is the wait for the first byte. */
+const inTurn = (aloneMs: number): Box => ({
+  ...steady(aloneMs),
+  waitMs: (ahead) => aloneMs * (1 + ahead),
+  tokenMs: () => 1e-6,
+});
+
 /** Whether a box that is so much slower, with nobody there, may get what the other one would answer sooner. */
-function shares(by: number, aloneMs: number, answers: number, active: number): boolean {
+function shares(by: number, aloneMs: number, answers: number, active: number, boxFor = steady): boolean {
   const boxes = () =>
     [1, by].map((factor, i) => ({
       ...PLAIN,
       endpointId: `e${i}`,
-      speed: { ...learned(boxOf(factor * aloneMs, 0), EVERYWHERE), answers },
+      speed: { ...learned(boxFor(factor * aloneMs), EVERYWHERE), answers },
       active: i === 0 ? active : 0,
     }));
   return [0, 0.3, 0.6, 0.99].some((random) => held(boxes(), 'adaptive', 1, () => random).includes(1));
@@ -144,6 +152,15 @@ test('a box that is busy and was measured but once shares with one that is a lit
     fc.property(alone, fc.double({ min: 1.4, max: 2, noNaN: true }), (aloneMs, by) => {
       expect(shares(by, aloneMs, 1, 1)).toBe(true);
       expect(shares(by, aloneMs, ANSWERS, 1)).toBe(false);
+    }),
+  );
+});
+
+test('behind two dozen others a box shares with one that takes nearly twice that wait, behind two it does not', () => {
+  fc.assert(
+    fc.property(alone, fc.double({ min: 1.7, max: 1.9, noNaN: true }), (aloneMs, longer) => {
+      expect(shares(longer * 25, aloneMs, ANSWERS, 24, inTurn)).toBe(true);
+      expect(shares(longer * 3, aloneMs, ANSWERS, 2, inTurn)).toBe(false);
     }),
   );
 });
