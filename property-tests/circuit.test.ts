@@ -14,7 +14,14 @@ import {
   NEW_CIRCUIT,
   worse,
 } from '../src/machines/circuit.js';
-import { type EndpointEvent, type EvidenceEvent, endpointMachine } from '../src/machines/endpoint.js';
+import {
+  afterEvidence,
+  type EndpointContext,
+  type EndpointEvent,
+  type EvidenceEvent,
+  endpointMachine,
+  nothingLearned,
+} from '../src/machines/endpoint.js';
 
 const STATES: CircuitState[] = ['closed', 'open', 'half_open'];
 const chance = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
@@ -392,6 +399,26 @@ test('a model may be named like what every object has', () => {
   fc.assert(
     fc.property(fc.array(timed(modelId), { maxLength: 20, size: 'max' }), (list) => {
       sideBySide(list, () => {});
+    }),
+  );
+});
+
+test('a rest that was asked for lasts as long as it was asked for, whatever refusals without a time come meanwhile', () => {
+  const start = { ...newEndpointSeed(), ...nothingLearned() } as unknown as EndpointContext;
+  const rest = (mono: number, restMs: number): EvidenceEvent => {
+    return { type: 'evidence', modelId: 'm', what: 'rest', mono, chance: 0.5, restMs, sample: null };
+  };
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 30_000 }), fc.array(fc.nat(29_999)), (askedMs, times) => {
+      const asked = { ...start, ...afterEvidence(start, rest(0, askedMs)) };
+      let context = asked;
+      for (const mono of times.sort((a, b) => a - b)) {
+        if (mono >= askedMs) break;
+        context = { ...context, ...afterEvidence(context, rest(mono, 0)) };
+        expect(context.resting).toEqual({ m: { until: askedMs, isAsked: true } });
+      }
+      const later = afterEvidence(context, rest(askedMs, 0)).resting;
+      expect(later).toEqual({ m: { until: askedMs + 1000, isAsked: false } });
     }),
   );
 });

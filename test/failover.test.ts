@@ -171,6 +171,16 @@ test('one that does not say for how long is left to others for a moment, and whe
   expect(await endpointOf(server, ids[0])).toMatchObject({ circuit: 'closed', status: 'online' });
 });
 
+test('one that asks to be left alone for no time at all has failed like any other', async () => {
+  const { server, box, ids } = await rig(1);
+  const status = async () => (await server.chat('sim-small')).status;
+  const busy = (status: number, secs: string) =>
+    ({ kind: 'status', status, headers: { 'retry-after': secs } }) as const;
+  box(0).faults.next.push(busy(503, '0'), busy(503, '0'), busy(503, 'Wed, 21 Oct 2015 07:28:00 GMT'));
+  for (let i = 0; i < 3; i += 1) expect(await status()).toBe(503);
+  expect((await endpointOf(server, ids[0])).circuit).toBe('open');
+});
+
 test('one that is alone and rests makes a 503 that says when to come back', async () => {
   const { server, box } = await rig(1);
   box(0).faults.next.push({ kind: 'status', status: 503, headers: { 'retry-after': '7' } });

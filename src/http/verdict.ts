@@ -38,5 +38,6 @@ function restOf({ statusCode, retryAfter }: Seen): number | null {
   if (statusCode !== 429 && statusCode !== 503) return null;
   if (retryAfter === null) return statusCode === 429 ? 0 : null;
   const secs = /^\d+$/.test(retryAfter) ? Number(retryAfter) : (Date.parse(retryAfter) - Date.now()) / 1000;
-  return Number.isFinite(secs) ? Math.min(MOST_REST_MS, Math.max(0, secs * 1000)) : 0;
+  if (!Number.isFinite(secs)) return 0;
+  return secs > 0 ? Math.min(MOST_REST_MS, secs * 1000) : null;
 }

@@ -351,6 +351,9 @@ export function afterEvidence(context: EndpointContext, event: EvidenceEvent): P
   if (what === 'rest') {
     const isAsked = event.restMs > 0;
     const rest = { until: mono + (isAsked ? event.restMs : UNSAID_REST_MS), isAsked };
+    const before = ofModel(context.resting, modelId);
+    // What it said holds, whatever it does not say later.
+    if (!isAsked && before?.isAsked === true && before.until > mono) return {};
     return { resting: { ...context.resting, [modelId]: rest } };
   }
   const circuit = circuitAfter(context, event);
