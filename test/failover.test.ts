@@ -59,6 +59,29 @@ test('a request that fails before its first byte is answered by the next best en
   expect((await server.get('/api/dashboard/stats')).json.requests_60m).toEqual({ success: 1, error: 0 });
 });
 
+test('a stream that is answered without content has failed, and is begun elsewhere', async () => {
+  const { server, box } = await rig(2);
+  const empty = { kind: 'status', status: 204, body: '' } as const;
+  box(0).faults.next.push(empty);
+  const reply = await openStream(server.url, 'sim-small');
+  expect(await reply.whole).toBe(true);
+  expect(reply.headers['x-troupe-endpoint']).toBe('box1');
+  expect(payloads(reply.text()).at(-1)).toBe('[DONE]');
+  const why = 'the endpoint answered without content, not with a stream';
+  expect((await lastRow(server)).attempts).toMatchObject([
+    { endpoint_name: 'box0', outcome: 'failure', status_code: 204, error: why },
+    { endpoint_name: 'box1', outcome: 'success' },
+  ]);
+  box(0).faults.next.push(empty);
+  box(1).faults.next.push(empty);
+  const none = await server.chat('sim-small', { stream: true });
+  expect([none.status, none.json.error.code]).toEqual([502, 'upstream_broken']);
+  expect(await numbersOf(server)).toMatchObject([
+    { failed_requests: 2, successful_requests: 0 },
+    { failed_requests: 1, successful_requests: 1 },
+  ]);
+});
+
 test('when all have failed the client gets the last answer there was, as it was', async () => {
   const { server, box } = await rig(3);
   const teapot = {

@@ -444,6 +444,18 @@ async function refusedAfterAll(): Promise<void> {
   });
 }
 
+async function emptyAfterAll(headers: Record<string, string>, status: number): Promise<void> {
+  const server = await queueing();
+  const first = await hold(server);
+  server.box.faults.next.push({ kind: 'status', status, headers, body: '' });
+  const reply = await early(server);
+  server.box.release();
+  expect(await statusesOf([first])).toEqual([200]);
+  expect(await reply.whole).toBe(true);
+  expect(JSON.parse(payloads(reply.text())[0] ?? '').error.code).toBe('upstream_broken');
+  expect(await rowOf(server, reply)).toMatchObject({ outcome: 'failure', endpoint_id: server.id });
+}
+
 async function leftAfterAll(): Promise<void> {
   const server = await queueing();
   const first = await hold(server);
@@ -462,5 +474,12 @@ async function leftAfterAll(): Promise<void> {
 }
 
 test('a stream that waits for more than ten seconds gets comments, and then its answer or an error event', async () => {
-  await Promise.all([answeredAfterAll(), timedOut(), refusedAfterAll(), leftAfterAll()]);
+  await Promise.all([
+    answeredAfterAll(),
+    timedOut(),
+    refusedAfterAll(),
+    emptyAfterAll({}, 204),
+    emptyAfterAll({ 'content-encoding': 'gzip' }, 200),
+    leftAfterAll(),
+  ]);
 });

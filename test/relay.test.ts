@@ -780,6 +780,16 @@ test('an answer without content is passed on, and a success', async () => {
   expect(await counted(server, server.id)).toEqual([1, 1, 0, 0]);
 });
 
+test('a stream that is answered without content has failed', async () => {
+  const box = await engine();
+  const server = await serving(box);
+  box.faults.next.push({ kind: 'status', status: 204, body: '' });
+  const reply = await rawRequest(server.url, CHAT, { body: chatBody('sim-small', { stream: true }) });
+  expect(await reply.whole).toBe(true);
+  expect([reply.status, reply.json().error.code]).toEqual([502, 'upstream_broken']);
+  expect(await counted(server, server.id)).toEqual([1, 0, 1, 0]);
+});
+
 test('requests pipelined on one connection are answered in their order', async () => {
   const box = await engine();
   const server = await serving(box);

@@ -138,6 +138,10 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
       );
       return;
     }
+    if (status === 204 && this.#options.stream) {
+      this.#fail('upstream_broken', 'the endpoint answered without content, not with a stream', true);
+      return;
+    }
     if (this.#askedPlain && status < 300) this.#options.refusesUsage();
     if (status >= 400) this.#retryAfter = headers['retry-after']?.toString() ?? null;
     const length = headers['content-length'];
@@ -177,10 +181,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
       this.#fail('upstream_broken', `the endpoint broke its answer off: ${this.#tap.failure}`, true);
       return;
     }
-    if (!this.#headSent && this.#options.reply.early && this.#tap?.mode !== 'sse') {
-      this.#fail('upstream_broken', 'the endpoint did not answer with a stream', true);
-      return;
-    }
+    if (this.#isNoStream()) return;
     this.#judge();
     this.#touch();
     if (!this.#send(slices)) this.#waitForClient(controller);
@@ -198,6 +199,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
     }
     const told = this.#tap?.mode === 'sse' ? this.#tap.failure : null;
     const rest = this.#tap?.end() ?? [];
+    if (this.#isNoStream()) return;
     if (told !== null) {
       // Its own error event is with the client, who needs no second one.
       this.#settleAs({ how: 'broken', status: this.#status, error: told, answered: true });
@@ -282,6 +284,13 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   }
 
   // The answer.
+
+  /** After an early head only a stream can follow: anything else has failed. */
+  #isNoStream(): boolean {
+    if (this.#headSent || !this.#options.reply.early || this.#tap?.mode === 'sse') return false;
+    this.#fail('upstream_broken', 'the endpoint did not answer with a stream', true);
+    return true;
+  }
 
   /** Settles as soon as the tap, or the length, says that this chunk is the last that matters. */
   #judge(): void {
