@@ -182,7 +182,11 @@ export async function startServer(config: Config, log: Logger, seams: Seams = {}
   });
   const disk = diskSpaceOf(seams.space ?? (() => spaceAt(dir.path)), () => clock.mono());
   const problems = problemsOf({ house, books, vault, store, clock, disk });
-  const noteTrouble = troubleLogOf({ problems: () => problems.all(), log });
+  const noteTrouble = troubleLogOf({
+    problems: () => problems.all(),
+    statusOf: (id) => (house.roster.config(id) === undefined ? null : house.roster.status(id)),
+    log,
+  });
   const views = viewsOf({
     house,
     books,

@@ -413,6 +413,24 @@ test('what a viewer may not do is refused to a viewer’s session', async () => 
   }
 });
 
+test('users and keys can be sent back as they were read, and a field that nobody knows is named', async () => {
+  const server = await start();
+  const { id } = await newUser(server, 'ann', 'viewer');
+  const ann = (await server.get('/api/users')).json.users.find((user: { id: string }) => user.id === id);
+  const key = (await server.send('POST', ALL, { name: 'k' })).json;
+  const { key: _secret, ...shown } = key;
+  for (const [path, one, change] of [
+    [`/api/users/${id}`, ann, { role: 'admin' }],
+    [`${ALL}/${key.id}`, shown, { name: 'other' }],
+  ] as const) {
+    const reply = await server.send('PUT', path, { ...one, ...change });
+    expect([reply.status, reply.json]).toEqual([200, { ...one, ...change }]);
+    const slip = await server.send('PUT', path, { colour: 'red' });
+    expectError(slip, 400, 'invalid_request');
+    expect(slip.json.error.message).toBe('colour: there is no such field');
+  }
+});
+
 test('a new name is used from then on, ends no session, and frees the old one', async () => {
   const server = await start();
   const ann = await newUser(server, 'ann', 'viewer');

@@ -412,6 +412,17 @@ test('an endpoint can be sent back as it was read, with a change', async () => {
   const { json } = await server.get(`/api/endpoints/${id}`);
   const reply = await server.send('PUT', `/api/endpoints/${id}`, { ...json, notes: 'rack 5' });
   expect([reply.status, reply.json]).toEqual([200, { ...json, notes: 'rack 5' }]);
+  const [shown] = (await server.get('/api/dashboard/endpoints')).json;
+  const again = await server.send('PUT', `/api/endpoints/${id}`, { ...shown, notes: 'rack 6' });
+  expect([again.status, again.json.notes]).toEqual([200, 'rack 6']);
+});
+
+test('what clients of llmlb send beside the rest is passed over', async () => {
+  const box = await engine();
+  const server = await startLocal({ env: QUIET });
+  const more = { capabilities: ['chat_completion'], device_info: { device_type: 'gpu', gpu_devices: [] } };
+  const reply = await server.send('POST', '/api/endpoints', { name: 'box', base_url: box.url, ...more });
+  expect([reply.status, reply.json]).toEqual([201, expect.not.objectContaining(more)]);
 });
 
 test('PUT changes what it names and null clears', async () => {

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import type { Problem } from '../src/actors/problems.js';
 import { troubleLogOf } from '../src/actors/trouble-log.js';
+import type { EndpointStatus } from '../src/machines/candidate.js';
 import { engine, spawnServer, until } from './support/server.js';
 
 const a = { endpoint_id: '1', endpoint_name: 'a' };
@@ -11,9 +12,13 @@ function problem(code: string, more: Partial<Problem> = {}): Problem {
   return { code, severity: 'warning', ...none, ...more };
 }
 
-/** Looks once for each list, and says which lines that gave. */
-function linesOf(...looks: Problem[][]): string[][] {
+/** What is wrong at one look, and how the endpoints are then that are not online. */
+type Look = Problem[] | { found: Problem[]; status: EndpointStatus | null };
+
+/** Looks once for each, and says which lines that gave. */
+function linesOf(...looks: Look[]): string[][] {
   let now: Problem[] = [];
+  let status: EndpointStatus | null = 'online';
   let lines: string[] = [];
   const line = (level: string) => (details: object, message: string) => {
     const { endpoint, detail } = details as { endpoint?: string; detail?: string };
@@ -21,10 +26,12 @@ function linesOf(...looks: Problem[][]): string[][] {
   };
   const look = troubleLogOf({
     problems: () => now,
+    statusOf: () => status,
     log: { info: line('info'), warn: line('warn'), error: line('error') },
   });
-  return looks.map((found) => {
-    now = found;
+  return looks.map((one) => {
+    now = 'found' in one ? one.found : one;
+    status = 'found' in one ? one.status : 'online';
     lines = [];
     look();
     return lines;
@@ -62,6 +69,33 @@ test('endpoints, and the circuits of their models, are told apart', () => {
   expect(linesOf([way, model, other], [way, other])).toEqual([
     [`warn | a | ${words}`, `warn | a | llama | ${words}`, `warn | b | ${words}`],
     [`info | a | llama | over: ${words}`],
+  ]);
+});
+
+test('of an endpoint that was drained or removed nobody says that its trouble is over', () => {
+  const offline = problem('endpoint_offline', a);
+  const words = 'an endpoint is offline';
+  expect(linesOf([offline], { found: [], status: 'draining' }, [offline])).toEqual([
+    [`warn | a | ${words}`],
+    [`info | a | the endpoint is drained: ${words}`],
+    [`warn | a | ${words}`],
+  ]);
+  expect(linesOf([offline], { found: [], status: null }).at(-1)).toEqual([
+    `info | a | the endpoint was removed: ${words}`,
+  ]);
+});
+
+test('a circuit is over when it has closed, not when its endpoint cannot be reached', () => {
+  const circuit = problem('circuit_open', a);
+  const offline = problem('endpoint_offline', a);
+  const down: Look = { found: [offline], status: 'offline' };
+  const words = 'requests to an endpoint fail: its circuit is open';
+  expect(linesOf([circuit], down, down, [circuit], [])).toEqual([
+    [`warn | a | ${words}`],
+    ['warn | a | an endpoint is offline'],
+    [],
+    ['info | a | over: an endpoint is offline'],
+    [`info | a | over: ${words}`],
   ]);
 });
 

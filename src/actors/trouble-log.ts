@@ -1,8 +1,11 @@
+import type { EndpointStatus } from '../machines/candidate.js';
 import type { Problem } from './problems.js';
 
 export interface TroubleLogDeps {
   /** What is wrong now. */
   problems: () => readonly Problem[];
+  /** Null: there is no such endpoint any more. */
+  statusOf: (endpointId: string) => EndpointStatus | null;
   log: Record<'info' | 'warn' | 'error', (details: object, message: string) => void>;
 }
 
@@ -22,11 +25,13 @@ const WORDS: Record<string, string> = {
 };
 const PARKED = 'an actor is parked: it crashed five times in a minute';
 
+const UNREACHED: ReadonlySet<EndpointStatus | null> = new Set(['pending', 'offline', 'quarantined']);
+
 /** Of these an endpoint has one at a time. */
 const STATES = new Set(['endpoint_offline', 'endpoint_error', 'endpoint_quarantined']);
 
 /** One line for each problem that begins and one when it is over; to be called every second or so. */
-export function troubleLogOf({ problems, log }: TroubleLogDeps): () => void {
+export function troubleLogOf({ problems, statusOf, log }: TroubleLogDeps): () => void {
   let known = new Map<string, Problem>();
 
   return () => {
@@ -40,10 +45,19 @@ export function troubleLogOf({ problems, log }: TroubleLogDeps): () => void {
       log[problem.severity === 'error' ? 'error' : 'warn'](told(problem), wordsFor(problem));
     }
     for (const [place, problem] of known) {
-      if (!now.has(place)) log.info(told(problem), `over: ${wordsFor(problem)}`);
+      if (now.has(place)) continue;
+      const status = problem.endpoint_id === null ? 'online' : statusOf(problem.endpoint_id);
+      // Where no request goes nobody knows how its circuit will be.
+      if (problem.code === 'circuit_open' && UNREACHED.has(status)) now.set(place, problem);
+      else log.info(told(problem), `${endOf(status)}: ${wordsFor(problem)}`);
     }
     known = now;
   };
+}
+
+function endOf(status: EndpointStatus | null): string {
+  if (status === null) return 'the endpoint was removed';
+  return status === 'draining' ? 'the endpoint is drained' : 'over';
 }
 
 /** What one problem takes the place of another in. */

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { KeyInput } from '../access/accounts.js';
 import { NEW_KEY_PERMISSIONS, PERMISSIONS, type Permission } from '../access/permissions.js';
 import type { RateLimit } from '../access/rate-limits.js';
+import { toldWith } from './input.js';
 
 /** As long as a passphrase needs; longer ones only cost time. */
 const MOST_PASSWORD_CHARS = 1024;
@@ -23,13 +24,15 @@ export const passwordInput = z.object({
   new_password: password.min(LEAST_PASSWORD_CHARS, `must have at least ${LEAST_PASSWORD_CHARS} characters`),
 });
 
-export const userInput = z.object({ username, role });
-
-export const userChange = z.object({
-  username: username.optional(),
-  role: role.optional(),
-  reset_password: z.boolean().optional(),
+/** POST /api/users. */
+export const userInput = z.strictObject({
+  ...toldWith('id', 'created_at', 'last_login', 'must_change_password'),
+  username,
+  role,
 });
+
+/** PUT /api/users/{id}: what is absent stays. */
+export const userChange = userInput.partial().extend({ reset_password: z.boolean().optional() });
 
 const limit = z.int().min(1, 'must be at least 1').max(1_000_000_000_000).nullish();
 const rateLimit = z.strictObject({
@@ -56,6 +59,7 @@ const models = z
 
 /** POST …/api-keys. An unknown field is an error: a mistyped `expires_at` must not make a key that never ends. */
 export const keyInput = z.strictObject({
+  ...toldWith('id', 'key_prefix', 'created_by', 'created_at'),
   name: z
     .string()
     .trim()

@@ -1,6 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { z } from 'zod';
 import { addressProblem } from './allowed-address.js';
+import { toldWith } from './input.js';
 
 /** The canonical form of an endpoint's URL, or what is wrong with it. */
 export function normaliseUrl(input: string): { url: string } | { problem: string } {
@@ -104,21 +105,27 @@ const tlsCa = z
   .max(100_000, 'is longer than 100000 characters')
   .refine(isCertificates, 'must be one or more certificates in PEM');
 
-/** What an endpoint is told with: whoever sends one back as it was read means only the rest. */
-const told = z.unknown().optional();
-const TOLD = {
-  id: told,
-  status: told,
-  endpoint_type: told,
-  latency_ms: told,
-  last_seen: told,
-  last_error: told,
-  error_count: told,
-  registered_at: told,
-  model_count: told,
-  models: told,
-  circuit: told,
-};
+const TOLD = toldWith(
+  'id',
+  'status',
+  'endpoint_type',
+  'latency_ms',
+  'last_seen',
+  'last_error',
+  'error_count',
+  'registered_at',
+  'model_count',
+  'models',
+  'circuit',
+  // On the dashboard.
+  'total_requests',
+  'successful_requests',
+  'failed_requests',
+  'active_requests',
+  // By llmlb, whose clients may send them.
+  'capabilities',
+  'device_info',
+);
 
 /** POST /api/endpoints. A field that nobody knows is a slip of the pen, and refused. */
 export const endpointInput = z.strictObject({

@@ -83,9 +83,9 @@ export function downstreamHeaders(
   return kept;
 }
 
-/** Where the header must be printable ASCII, everything else is percent-encoded; so that it can be decoded, `%` too. */
+/** The header must be printable ASCII: everything else is percent-encoded. */
 export function headerSafe(text: string): string {
-  return PRINTABLE.test(text) ? text : text.replace(/[^\x20-\x7e]+|%/g, encodeURIComponent);
+  return PRINTABLE.test(text) ? text : text.replace(/[^\x20-\x7e]+/g, encodeURIComponent);
 }
 
 /** The client's own id for the request, if it is a sane one. */

@@ -1,4 +1,4 @@
-import type { z } from 'zod';
+import { z } from 'zod';
 import { ApiError } from './errors.js';
 
 /** The input in its canonical form, or a 400 that names the field. */
@@ -12,4 +12,10 @@ export function parsed<T extends z.ZodType>(schema: T, input: unknown): z.infer<
   throw new ApiError('invalid_request', `${field === '' ? 'the body' : field}: ${message}`, {
     param: field === '' ? null : field,
   });
+}
+
+/** Fields that are told and never set: they are passed over, so that a thing can be sent back as it was read. */
+export function toldWith<K extends string>(...names: K[]): Record<K, z.ZodOptional<z.ZodUnknown>> {
+  const entries = names.map((name) => [name, z.unknown().optional()]);
+  return Object.fromEntries(entries);
 }

@@ -24,8 +24,8 @@ export function userRoutes({ accounts, directory }: UserRoutesDeps): Route[] {
       path: '/api/users',
       access: 'users.manage',
       run: async ({ json, actor }) => {
-        const input = parsed(userInput, await json());
-        const { user, password } = await accounts.createUser({ ...input, password: null }, actor);
+        const { username, role } = parsed(userInput, await json());
+        const { user, password } = await accounts.createUser({ username, role, password: null }, actor);
         return new Answer(201, { user: userView(user), generated_password: password });
       },
     },
