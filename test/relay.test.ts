@@ -760,14 +760,28 @@ test('a kept connection carries one request after another', async () => {
 test('a request for all of a URL, as for a forward proxy, is one for its path', async () => {
   const box = await engine();
   const server = await serving(box);
-  for (const path of [CHAT, '/v1/models']) {
+  const answerTo = async (target: string, path: string, key = true): Promise<string> => {
     const wire = await dial(server.url);
     const text = wireRequest(path, path === CHAT ? chatBody('sim-small') : '');
-    const whole = text.replace(` ${path} `, ` ${server.url}${path}?x=/ `);
+    const known = key ? text : text.replace(/authorization: .*\r\n/i, '');
+    const whole = known.replace(` ${path} `, ` ${target} `);
     wire.socket.write(path === CHAT ? whole : whole.replace('POST', 'GET'));
     await until(() => wire.received().includes('\r\n\r\n'), 4000, 'an answer');
-    expect(wire.received()).toMatch(/^HTTP\/1\.1 200 /);
+    wire.socket.destroy();
+    return wire.received().split(' ')[1] ?? '';
+  };
+  expect(await answerTo(`${server.url}${CHAT}?x=/`, CHAT)).toBe('200');
+  for (const origin of [server.url, 'HTTP://elsewhere', 'http://u:p@h:1', 'ftp://h', 'http://']) {
+    for (const path of ['/v1/models', '/api/endpoints']) {
+      expect([origin, path, await answerTo(`${origin}${path}?x=http://y/`, path)]).toEqual([
+        origin,
+        path,
+        '200',
+      ]);
+      expect([origin, path, await answerTo(`${origin}${path}`, path, false)]).toEqual([origin, path, '401']);
+    }
   }
+  expect(await answerTo(`${server.url}?x=1`, '/v1/models')).toBe(await answerTo('/?x=1', '/v1/models'));
 });
 
 test('an answer without content is passed on, and a success', async () => {

@@ -17,7 +17,7 @@ import { refuseMedia } from './media.js';
 import type { Page } from './page.js';
 import { ClientGone } from './read-body.js';
 import { type Route, refuseUnpermitted } from './routes.js';
-import { decoded, isUnder, letGo, pathOf, requestIdOf, sendError } from './send.js';
+import { decoded, isUnder, letGo, pathOf, requestIdOf, sendError, toOriginForm } from './send.js';
 
 export interface AppDeps {
   routes: Route[];
@@ -100,6 +100,7 @@ export function frontDoor(deps: AppDeps): RequestListener {
   }
 
   return (req, res) => {
+    toOriginForm(req);
     try {
       serve(req, res);
     } catch (error) {

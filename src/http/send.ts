@@ -17,14 +17,20 @@ export function sendError(res: ServerResponse, path: string, error: ApiError, re
 export function pathOf(req: IncomingMessage): string {
   const url = req.url ?? '/';
   const query = url.indexOf('?');
-  const whole = query === -1 ? url : url.slice(0, query);
-  // Whoever takes it for a forward proxy sends all of the URL.
-  const path = whole.startsWith('/') ? whole : whole.replace(ORIGIN, '') || '/';
+  const path = query === -1 ? url : url.slice(0, query);
   // h3 takes a path with and without its last slash for the same one.
   return path.length > 1 && path.endsWith('/') ? path.slice(0, -1) : path;
 }
 
-const ORIGIN = /^https?:\/\/[^/]*/i;
+/** Whoever takes us for a forward proxy asks for all of a URL: what is looked at is its path and query. */
+export function toOriginForm(req: IncomingMessage): void {
+  const { url } = req;
+  if (url === undefined || url.startsWith('/')) return;
+  const rest = url.replace(ORIGIN, '');
+  req.url = rest.startsWith('/') ? rest : `/${rest}`;
+}
+
+const ORIGIN = /^[a-z][a-z0-9+.-]*:\/\/[^/?#]*/i;
 
 /** A part of a path as it was meant. */
 export function decoded(text: string): string {
