@@ -1,5 +1,5 @@
-import { connect } from 'node:net';
-import { expect, test } from 'vitest';
+import { type AddressInfo, connect, createServer } from 'node:net';
+import { expect, onTestFinished, test } from 'vitest';
 import type { SimulatedEngine } from '../src/demo/simulated-engine.js';
 import { chatBody, openStream, payloads, rawRequest } from './support/clients.js';
 import { type Api, engine, type LocalServer, pause, startLocal, TEST_KEY, until } from './support/server.js';
@@ -57,6 +57,52 @@ test('a request that fails before its first byte is answered by the next best en
   expect(decision).toMatchObject({ policy: 'adaptive', rejected: { tried: 1 } });
   expect(decision.candidates[0]).toMatchObject({ endpoint_name: 'box1', eligible: true, reason: null });
   expect((await server.get('/api/dashboard/stats')).json.requests_60m).toEqual({ success: 1, error: 0 });
+});
+
+test('a long body is whole at the second endpoint too, and on the second connection to the first', async () => {
+  const { server, box } = await rig(2);
+  const filler = 'é'.repeat(300_000);
+  const bodies = (i: number) =>
+    box(i).requests.filter(({ method, body }) => method === 'POST' && JSON.parse(body).filler === filler);
+  box(0).faults.next.push({ kind: 'status', status: 500 });
+  const reply = await server.chat('sim-small', { filler });
+  expect([reply.status, reply.headers.get('x-troupe-endpoint')]).toEqual([200, 'box1']);
+  expect([bodies(0).length, bodies(1).length]).toEqual([1, 1]);
+  // The idle connection is reset before a byte came, and a fresh one is tried.
+  box(0).faults.next.push({ kind: 'reset' });
+  const again = await server.chat('sim-small', { filler });
+  expect(again.headers.get('x-troupe-endpoint')).toBe('box0');
+  expect([again.status, again.headers.get('x-troupe-attempts')]).toEqual([200, '1']);
+  expect([bodies(0).length, bodies(1).length]).toEqual([3, 1]);
+});
+
+test('an endpoint that refuses a long body without having read it is heard', async () => {
+  const { server, box } = await rig(1);
+  await box(0).stop();
+  const upstream = createServer((socket) => {
+    let heard = '';
+    socket.on('error', () => {});
+    socket.on('data', (chunk) => {
+      heard = (heard + chunk.toString('latin1')).slice(0, 100);
+      if (heard.startsWith('GET')) {
+        const list = '{"object":"list","data":[{"id":"sim-small","object":"model"}]}';
+        socket.end(
+          `HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ${list.length}\r\n\r\n${list}`,
+        );
+        return;
+      }
+      socket.pause();
+      socket.write(
+        'HTTP/1.1 413 Too Large\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n{"error":"large"}',
+      );
+    });
+  });
+  await new Promise<void>((resolve) => upstream.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => void upstream.close());
+  const { port } = upstream.address() as AddressInfo;
+  await server.register('narrow', `http://127.0.0.1:${port}`);
+  const reply = await server.chat('sim-small', { filler: 'x'.repeat(20 * 1024 * 1024) });
+  expect([reply.status, reply.text]).toEqual([413, '{"error":"large"']);
 });
 
 test('a stream that is answered without content has failed, and is begun elsewhere', async () => {

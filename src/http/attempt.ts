@@ -21,6 +21,7 @@ export interface AttemptOptions {
   path: string;
   /** Flat: name, value, name, value … */
   headers: string[];
+  /** The attempt takes this and the next one away when they are not needed any more. */
   body: Buffer;
   /** The same without the spliced `include_usage`, for an endpoint that refuses it; null if nothing was added. */
   plainBody: Buffer | null;

@@ -7,6 +7,7 @@ import type { ApiKind, AttemptRecord, AttemptSamples, RequestRecord } from '../m
 import type { EndpointConfig } from '../persistence/store.js';
 import type { RunningAttempt, Seen } from './attempt.js';
 import { NOTHING, type RequestBody } from './body.js';
+import type { Received } from './read-body.js';
 import type { Reply } from './reply.js';
 
 export interface InferenceRoute {
@@ -24,7 +25,7 @@ export interface Accepted {
   acceptedAt: number;
   startedAt: number;
   route: InferenceRoute;
-  body: Buffer;
+  received: Received;
   scanned: RequestBody;
   clientIp: string | null;
   rawHeaders: readonly string[];
@@ -77,9 +78,9 @@ export class ClientRequest {
 
   constructor(accepted: Accepted) {
     this.accepted = accepted;
-    this.body = accepted.body;
-    this.promptBytes = accepted.body.length;
-    accepted.body = NOTHING;
+    this.body = accepted.received.body;
+    this.promptBytes = this.body.length;
+    accepted.received.body = NOTHING;
   }
 
   /** Nobody else will be asked. */

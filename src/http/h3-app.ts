@@ -92,7 +92,7 @@ export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>
         return body;
       },
       bytes: async () => {
-        const body = await readBody(req, res);
+        const { body } = await readBody(req, res);
         recheck();
         return body;
       },
@@ -153,7 +153,7 @@ export function h3App(deps: AppDeps, guests: WeakMap<IncomingMessage, Principal>
 }
 
 async function jsonOf(req: IncomingMessage, res: ServerResponse, most: number): Promise<unknown> {
-  const body = await readBody(req, res, most);
+  const { body } = await readBody(req, res, most);
   if (body.length === 0) throw new ApiError('invalid_json', 'the body is missing');
   if (isDeeper(body, MOST_DEPTH)) {
     throw new ApiError('invalid_json', `the body is nested more than ${MOST_DEPTH} levels deep`);

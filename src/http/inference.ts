@@ -12,7 +12,7 @@ import type { Discovery } from './discovery.js';
 import { ApiError } from './errors.js';
 import { type FailoverDeps, failoverOf } from './failover.js';
 import { saneRequestId } from './headers.js';
-import { readBody } from './read-body.js';
+import { type Received, readBody } from './read-body.js';
 import { Reply } from './reply.js';
 import type { Access } from './routes.js';
 import { scanned, wantedOf } from './wanted.js';
@@ -104,9 +104,9 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       release = takePlace(principal, identity);
       // Whoever comes before the door is shut is let in, however long the body takes.
       const closed = deps.closed();
-      const body = await readBody(req, res);
+      const received = await readBody(req, res);
       deps.recheck(principal, access);
-      request = newRequest(req, res, route, principal, identity, body, release);
+      request = newRequest(req, res, route, principal, identity, received, release);
       refuseForbidden(principal, request.accepted.scanned.model);
       place = running.add(request);
       await run(request, closed);
@@ -163,9 +163,10 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     route: InferenceRoute,
     principal: Principal,
     identity: Identity,
-    body: Buffer,
+    received: Received,
     release: () => void,
   ): ClientRequest {
+    const { body } = received;
     const asked = scanned(body);
     const { rawHeaders } = req;
     const clientIp = deps.addressOf(req);
@@ -178,7 +179,7 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       acceptedAt,
       startedAt,
       route,
-      body,
+      received,
       scanned: asked,
       clientIp,
       rawHeaders,

@@ -16,8 +16,17 @@ export const asking = new WeakSet<IncomingMessage>();
 /** The client went away while it was sending. */
 export class ClientGone extends Error {}
 
+/** Whoever takes the body out has it alone: promises and listeners that live on hold only this. */
+export interface Received {
+  body: Buffer;
+}
+
 /** Reads a whole body; too long a `content-length` is refused before the body is read. */
-export function readBody(req: IncomingMessage, res: ServerResponse, most = MAX_BODY_BYTES): Promise<Buffer> {
+export function readBody(
+  req: IncomingMessage,
+  res: ServerResponse,
+  most = MAX_BODY_BYTES,
+): Promise<Received> {
   if (declaresTooMuch(req, most)) {
     swallow(req, res);
     return Promise.reject(tooLarge(most));
@@ -54,7 +63,7 @@ export function readBody(req: IncomingMessage, res: ServerResponse, most = MAX_B
       });
     };
     const onEnd = () =>
-      settle(() => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)));
+      settle(() => resolve({ body: chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks) }));
     const onGone = () => settle(() => reject(new ClientGone('the client left while it was sending')));
     req.on('data', onData);
     req.on('end', onEnd);

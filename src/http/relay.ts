@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http';
+import type { Readable } from 'node:stream';
 import { type Client, type Dispatcher, errors } from 'undici';
 import type { Place } from '../line.js';
 import type { AttemptEnd } from '../machines/classify.js';
@@ -14,6 +15,9 @@ import { type Watched, wheel } from './wheel.js';
 
 /** After the terminal event an upstream may take so long to end its body. */
 const LINGER_MS = 2000;
+
+/** From this size on a body is worth letting go of while its answer runs, bytes. */
+const LARGE = 64 * 1024;
 
 /** A head and so much of a body go out in one write, bytes. */
 const MOST_COPIED = 8 * 1024;
@@ -35,8 +39,6 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   readonly #startedAt: number;
   #controller: Dispatcher.DispatchController | null = null;
   #freshClient: Client | null = null;
-  #body: Buffer;
-  #plainBody: Buffer | null;
   #resolve: (unsent: Unsent | null) => void = () => {};
 
   /** True while the answer belongs to an endpoint that refused `include_usage`: it is thrown away. */
@@ -73,8 +75,6 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
     this.done = new Promise<Unsent | null>((resolve) => {
       this.#resolve = resolve;
     });
-    this.#body = options.body;
-    this.#plainBody = options.plainBody;
     this.#tokens = options.stream ? new TokenTimes() : null;
     this.#startedAt = options.clock.mono();
   }
@@ -125,7 +125,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
     headers: Record<string, string | string[] | undefined>,
   ): void {
     if (this.#over || status < 200) return;
-    if ((status === 400 || status === 422) && this.#plainBody !== null && !this.#askedPlain) {
+    if ((status === 400 || status === 422) && this.#options.plainBody !== null && !this.#askedPlain) {
       this.#discarding = true;
       return;
     }
@@ -154,7 +154,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
         contentType: String(headers['content-type'] ?? ''),
         contentEncoding: headers['content-encoding']?.toString(),
         contentLength: this.#contentLength,
-        hideUsage: this.#plainBody !== null && !this.#askedPlain,
+        hideUsage: this.#options.plainBody !== null && !this.#askedPlain,
       });
     }
     // An event may be taken out of a stream or added to it, so its length is not promised.
@@ -249,10 +249,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
     this.#connection = null;
     this.#arm('connect', this.#options.deadlines.connectMs);
     try {
-      dispatcher.dispatch(
-        { method: 'POST', path: this.#options.path, headers: this.#options.headers, body: this.#body },
-        this,
-      );
+      dispatcher.dispatch(requestOf(this.#options), this);
     } catch (error) {
       // Such as a header of the client that cannot be sent: no fault of the endpoint's.
       const message = `the request could not be sent: ${plainWords(error as Error)}`;
@@ -270,7 +267,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   #askPlain(): void {
     this.#discarding = false;
     this.#askedPlain = true;
-    this.#body = this.#plainBody ?? this.#body;
+    this.#options.body = this.#options.plainBody ?? this.#options.body;
     this.#dispatch(this.#freshClient ?? this.#options.pool);
   }
 
@@ -376,11 +373,15 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   #sendHead(): void {
     if (this.#headSent) return;
     this.#headSent = true;
-    this.#body = NOTHING;
-    this.#plainBody = null;
+    this.#freeBodies();
     this.#options.begins();
     if (this.#options.reply.early) return;
     this.#res.writeHead(this.#status, [...this.#head, ...this.#options.ownHeaders()]);
+  }
+
+  #freeBodies(): void {
+    this.#options.body = NOTHING;
+    this.#options.plainBody = null;
   }
 
   #settleAs(end: AttemptEnd, final = true): void {
@@ -471,7 +472,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
   #cleanUp(unsent: Unsent | null): void {
     wheel.forget(this.#watched);
     this.#res.off('drain', this.#onDrain);
-    this.#body = NOTHING;
+    this.#freeBodies();
     this.#freshClient?.close().catch(() => {});
     this.#resolve(unsent);
   }
@@ -500,6 +501,22 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
     else if (this.#phase === 'idle') this.#deadline('timeout_idle', idleMs);
     else this.#finish();
   }
+}
+
+function requestOf({ path, headers, body }: AttemptOptions): Dispatcher.DispatchOptions {
+  if (body.length < LARGE) return { method: 'POST', path, headers, body };
+  return {
+    method: 'POST',
+    path,
+    headers: [...headers, 'content-length', String(body.length)],
+    // An iterable will do, which the types do not say.
+    body: handOver([body]) as unknown as Readable,
+  };
+}
+
+/** undici holds bytes until the answer has ended, and of this nothing once they are sent. */
+function* handOver(bodies: Buffer[]): Generator<Buffer> {
+  for (let body = bodies.pop(); body !== undefined; body = bodies.pop()) yield body;
 }
 
 const DEADLINE_WORDS = {
