@@ -160,16 +160,18 @@ const isUntried = ({ circuit, onTrial }: Candidate) => circuit === 'half_open' &
 
 /** Neither behind a circuit nor better left alone. */
 const serves = ({ circuit, restMs }: Candidate) => circuit === 'closed' && restMs === 0;
+const rests = ({ circuit, restMs }: Candidate) => circuit === 'closed' && restMs > 0;
 const isHealthy = (one: Candidate) => serves(one) && !one.hung && one.status === 'online';
 
-/** Those that are best in the order healthy, hung, in error, hung and in error, behind a circuit or resting: full ones too. */
+/** Those that are best in the order healthy, hung, in error, hung and in error, resting, behind a circuit: full ones too. */
 function bestOf(able: Candidate[]): Candidate[] {
   const closed = able.filter(serves);
   const tiers = (['online', 'error'] as const).flatMap((wanted) =>
     [false, true].map((isHung) => closed.filter(({ status, hung }) => status === wanted && hung === isHung)),
   );
-  const behind = able.filter((one) => !serves(one) && !isTrial(one));
-  return [...tiers, behind].find((tier) => tier.length > 0) ?? [];
+  const resting = able.filter(rests);
+  const behind = able.filter((one) => one.circuit !== 'closed' && !isTrial(one));
+  return [...tiers, resting, behind].find((tier) => tier.length > 0) ?? [];
 }
 
 /** Runs a law on many cases, and says of how many it had something to say. */
@@ -267,11 +269,20 @@ test('one in error is chosen only where no online one serves', () => {
   });
 });
 
-test('where nobody serves, but behind an open circuit or while it rests, the one with room and the least share of failures is chosen', () => {
+test('where nobody else serves one that rests is chosen before any that is behind a circuit', () => {
+  law(({ able, choice: { chosen } }) => {
+    if (able.some((one) => serves(one) || isTrial(one))) return false;
+    if (!able.some(rests)) return false;
+    expect(chosen === undefined || rests(chosen)).toBe(true);
+    return able.some((one) => one.circuit !== 'closed');
+  });
+});
+
+test('where all are behind open circuits the one with room and the least share of failures is chosen', () => {
   law(({ able, choice: { chosen, trial } }) => {
     const roomy = able.filter((one) => !isFull(one));
     const behind = able.every(
-      (one) => one.restMs > 0 || one.circuit === 'open' || (one.circuit === 'half_open' && one.onTrial),
+      (one) => one.circuit === 'open' || (one.circuit === 'half_open' && (one.onTrial || one.restMs > 0)),
     );
     if (roomy.length === 0 || !behind) return false;
     expect(trial).toBe(chosen !== undefined && isUntried(chosen));

@@ -312,7 +312,13 @@ interface Timed {
 
 function timed(ids: fc.Arbitrary<string>): fc.Arbitrary<Timed> {
   const evidence = fc
-    .record({ modelId: ids, what, chance, restMs: fc.nat(30_000), sample: fc.option(sample) })
+    .record({
+      modelId: ids,
+      what,
+      chance,
+      restMs: fc.option(fc.integer({ min: 1, max: 30_000 })),
+      sample: fc.option(sample),
+    })
     .map(
       (told): EvidenceEvent => ({
         ...told,
@@ -405,7 +411,7 @@ test('a model may be named like what every object has', () => {
 
 test('a rest that was asked for lasts as long as it was asked for, whatever refusals without a time come meanwhile', () => {
   const start = { ...newEndpointSeed(), ...nothingLearned() } as unknown as EndpointContext;
-  const rest = (mono: number, restMs: number): EvidenceEvent => {
+  const rest = (mono: number, restMs: number | null): EvidenceEvent => {
     return { type: 'evidence', modelId: 'm', what: 'rest', mono, chance: 0.5, restMs, sample: null };
   };
   fc.assert(
@@ -414,10 +420,10 @@ test('a rest that was asked for lasts as long as it was asked for, whatever refu
       let context = asked;
       for (const mono of times.sort((a, b) => a - b)) {
         if (mono >= askedMs) break;
-        context = { ...context, ...afterEvidence(context, rest(mono, 0)) };
+        context = { ...context, ...afterEvidence(context, rest(mono, null)) };
         expect(context.resting).toEqual({ m: { until: askedMs, isAsked: true } });
       }
-      const later = afterEvidence(context, rest(askedMs, 0)).resting;
+      const later = afterEvidence(context, rest(askedMs, null)).resting;
       expect(later).toEqual({ m: { until: askedMs + 1000, isAsked: false } });
     }),
   );

@@ -1,5 +1,6 @@
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { expect, onTestFinished, test } from 'vitest';
+import { type Clock, systemClock } from '../src/clock.js';
 import type { SimulatedEngine } from '../src/demo/simulated-engine.js';
 import { chatBody, openStream, payloads, rawRequest } from './support/clients.js';
 import { type Api, engine, type LocalServer, pause, startLocal, TEST_KEY, until } from './support/server.js';
@@ -10,9 +11,9 @@ const QUIET = { TROUPE_HEALTH_INTERVAL_MS: '600000' };
 /** Of equals the one that was registered first is taken. */
 const FIRST = { random: () => 0.999 };
 
-async function rig(count: number, env: Record<string, string> = {}) {
+async function rig(count: number, env: Record<string, string> = {}, clock: Clock = systemClock) {
   const engines: SimulatedEngine[] = [];
-  const server = await startLocal({ env: { ...QUIET, ...env }, seams: FIRST });
+  const server = await startLocal({ env: { ...QUIET, ...env }, seams: { ...FIRST, clock } });
   const ids: string[] = [];
   for (let i = 0; i < count; i += 1) {
     const box = await engine();
@@ -20,6 +21,12 @@ async function rig(count: number, env: Record<string, string> = {}) {
     ids.push((await server.register(`box${i}`, box.url)).id);
   }
   return { server, engines, ids, box: (i: number) => engines[i] as SimulatedEngine };
+}
+
+/** A second of it takes as long as the test wants. */
+function ownClock() {
+  const clock = { elapsed: 1000, now: () => Date.now(), mono: () => clock.elapsed };
+  return clock;
 }
 
 const asked = (box: SimulatedEngine) => box.requests.filter(({ method }) => method === 'POST').length;
@@ -209,7 +216,8 @@ test('with every circuit open the least bad is asked all the same', async () => 
 });
 
 test('an endpoint that asks to be left alone is, for that time, without a mark', async () => {
-  const { server, box, ids } = await rig(2);
+  const clock = ownClock();
+  const { server, box, ids } = await rig(2, {}, clock);
   const busy = { kind: 'status', status: 429, headers: { 'retry-after': '1' } } as const;
   box(0).faults.next.push(busy);
   expect((await server.chat('sim-small')).headers.get('x-troupe-endpoint')).toBe('box1');
@@ -220,17 +228,21 @@ test('an endpoint that asks to be left alone is, for that time, without a mark',
   const row = await lastRow(server);
   const { decision } = (await server.get(`/api/dashboard/request-responses/${row.id}`)).json;
   expect(decision.rejected).toEqual({ resting: 1 });
-  await pause(1100);
+  clock.elapsed += 1000;
   expect((await server.chat('sim-small')).headers.get('x-troupe-endpoint')).toBe('box0');
 });
 
-test('one that does not say for how long is left to others for a moment, and where it is alone asked all the same', async () => {
-  const { server, box, ids } = await rig(2);
+test('one that does not say for how long is left to others for a second, and where it is alone asked all the same', async () => {
+  const clock = ownClock();
+  const { server, box, ids } = await rig(2, {}, clock);
   const busy = { kind: 'status', status: 429 } as const;
   box(0).faults.next.push(busy);
   for (let i = 0; i < 5; i += 1) {
     expect((await server.chat('sim-small')).headers.get('x-troupe-endpoint')).toBe('box1');
   }
+  clock.elapsed += 1000;
+  box(0).faults.next.push(busy);
+  expect((await server.chat('sim-small')).headers.get('x-troupe-attempts')).toBe('2');
   expect((await server.send('POST', `/api/endpoints/${ids[1]}/drain`)).status).toBe(200);
   box(0).faults.next.push(busy, busy);
   for (const status of [429, 429, 200]) {

@@ -105,7 +105,11 @@ test.each([
   [['--endpoint', 'box=ftp://127.0.0.1'], {}, '--endpoint'],
   [['--endpoint', 'box=http://u:p@127.0.0.1'], {}, '--endpoint'],
   [['--no-auth', '--host', '0.0.0.0'], {}, '--no-auth'],
-  [['--host', '192.168.7.7'], {}, '--host'],
+  [
+    ['--host', '192.168.7.7'],
+    {},
+    '--host 192.168.7.7: it cannot be listened on: it is no address of this machine',
+  ],
   [['--host', '999.1.1.1', '--port', '7180'], {}, '--host'],
   [['--host', '999.1.1.1', '--check'], {}, '--host'],
   [['--no-auth', '--host', '::'], {}, '--no-auth'],

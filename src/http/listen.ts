@@ -11,6 +11,7 @@ import {
   limitConnections,
   limitTime,
 } from './connection-limits.js';
+import { plainWords } from './plain-words.js';
 import { asking } from './read-body.js';
 
 export interface Door {
@@ -132,7 +133,9 @@ export async function checkHost(host: string): Promise<void> {
 }
 
 function noPlace(host: string, cause: unknown): ConfigError {
-  return new ConfigError(`--host ${host}: it cannot be used; is it an address of this machine?`, { cause });
+  const { code } = cause as { code?: string };
+  const why = code === 'EADDRNOTAVAIL' ? 'it is no address of this machine' : plainWords(cause as Error);
+  return new ConfigError(`--host ${host}: it cannot be listened on: ${why}`, { cause });
 }
 
 function taken(host: string, port: number, cause?: unknown): ConfigError {

@@ -10,9 +10,9 @@ export function verdictOf(
   end: AttemptEnd,
   seen: Seen,
   hung: boolean,
-): { what: EvidenceEvent['what'] | null; restMs: number } {
-  const restMs = restOf(seen);
-  return restMs === null ? { what: evidenceOf(end, hung), restMs: 0 } : { what: 'rest', restMs };
+): { what: EvidenceEvent['what'] | null; restMs: number | null } {
+  const rest = restOf(seen);
+  return rest === null ? { what: evidenceOf(end, hung), restMs: null } : { what: 'rest', ...rest };
 }
 
 /** Null: it says nothing. A client that left says nothing either, but when it had waited too long for a first byte. */
@@ -33,11 +33,11 @@ function evidenceOf(end: AttemptEnd, hung: boolean): 'success' | 'transport' | '
   }
 }
 
-/** How long the endpoint asked to be left alone, ms, 0 for one that does not say; null if it did not ask. */
-function restOf({ statusCode, retryAfter }: Seen): number | null {
+/** How long the endpoint asked to be left alone, ms, null for one that does not say; or it did not ask at all. */
+function restOf({ statusCode, retryAfter }: Seen): { restMs: number | null } | null {
   if (statusCode !== 429 && statusCode !== 503) return null;
-  if (retryAfter === null) return statusCode === 429 ? 0 : null;
+  if (retryAfter === null) return statusCode === 429 ? { restMs: null } : null;
   const secs = /^\d+$/.test(retryAfter) ? Number(retryAfter) : (Date.parse(retryAfter) - Date.now()) / 1000;
-  if (!Number.isFinite(secs)) return 0;
-  return secs > 0 ? Math.min(MOST_REST_MS, secs * 1000) : null;
+  if (!Number.isFinite(secs)) return { restMs: null };
+  return secs > 0 ? { restMs: Math.min(MOST_REST_MS, secs * 1000) } : null;
 }

@@ -85,10 +85,10 @@ export const PLAINLY: Choosing = {
 
 /**
  * Of the endpoints that serve, those of the first priority there is: which of them the policy says. Hung ones, then
- * those in `error`, then those whose context is probably too small, only where no other serves; those behind an open
- * circuit, the least bad first, as the last resort. A half-open circuit gets the next new request, one at a time.
- * Where the best there are have no room, or are to be waited for too long, those of the next priority serve, and where
- * nobody has any room the request waits.
+ * those in `error`, then those whose context is probably too small, then those that rest, only where no other serves;
+ * those behind an open circuit, the least bad first, as the last resort. A half-open circuit gets the next new request,
+ * one at a time. Where the best there are have no room, or are to be waited for too long, those of the next priority
+ * serve, and where nobody has any room the request waits.
  */
 export function choose(
   candidates: readonly Candidate[],
@@ -159,14 +159,16 @@ export function reasonOf(candidate: Candidate, choice: Choice): Rejection | null
 const HUNG = 1;
 const IN_ERROR = 2;
 const TOO_SMALL = 4;
-const LAST_RESORT = 5;
+const RESTING = 5;
+const LAST_RESORT = 6;
 /** What was measured so long ago may be different now. */
 const STALE_MS = 30_000;
 
-/** 0 serves; 1 is hung; 2 and 3 the same in `error`; 4 has too small a context; 5 is behind a circuit, or rests. */
+/** 0 serves; 1 is hung; 2 and 3 the same in `error`; 4 has too small a context; 5 rests; 6 is behind a circuit. */
 function tierOf(candidate: Candidate, demand: Demand): number {
   const { status, circuit, hung, restMs } = candidate;
-  if (circuit !== 'closed' || restMs > 0) return LAST_RESORT;
+  if (circuit !== 'closed') return LAST_RESORT;
+  if (restMs > 0) return RESTING;
   if (isTooSmall(candidate, demand)) return TOO_SMALL;
   return (status === 'error' ? IN_ERROR : 0) + (hung ? HUNG : 0);
 }
@@ -198,7 +200,7 @@ function allOf(candidates: readonly Candidate[]): Best {
 }
 
 function bestOf(candidates: readonly Candidate[], demand: Demand, tried: ReadonlySet<string>): Best {
-  const tiers: Candidate[][] = [[], [], [], [], [], []];
+  const tiers: Candidate[][] = [[], [], [], [], [], [], []];
   const trials: Candidate[] = [];
   for (const candidate of candidates) {
     if (excluded(candidate, tried) !== null) continue;

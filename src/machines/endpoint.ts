@@ -84,8 +84,8 @@ export interface EvidenceEvent {
   mono: number;
   /** In [0, 1), for the jitter. */
   chance: number;
-  /** How long it asked to be left alone; 0: it did not say. */
-  restMs: number;
+  /** How long it asked to be left alone, ms; null: it did not say. */
+  restMs: number | null;
   sample: SpeedSample | null;
 }
 
@@ -349,8 +349,8 @@ export function ofModel<T>(known: Readonly<Record<string, T>>, modelId: string):
 export function afterEvidence(context: EndpointContext, event: EvidenceEvent): Partial<EndpointContext> {
   const { modelId, what, mono, chance, sample } = event;
   if (what === 'rest') {
-    const isAsked = event.restMs > 0;
-    const rest = { until: mono + (isAsked ? event.restMs : UNSAID_REST_MS), isAsked };
+    const isAsked = event.restMs !== null;
+    const rest = { until: mono + (event.restMs ?? UNSAID_REST_MS), isAsked };
     const before = ofModel(context.resting, modelId);
     // What it said holds, whatever it does not say later.
     if (!isAsked && before?.isAsked === true && before.until > mono) return {};
