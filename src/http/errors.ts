@@ -26,6 +26,7 @@ const ERRORS = {
   body_too_large: [413, 'invalid_request_error'],
   unsupported_media_type: [415, 'invalid_request_error'],
   engine_not_recognised: [422, 'invalid_request_error'],
+  headers_too_large: [431, 'invalid_request_error'],
   queue_full: [429, 'rate_limit_error'],
   too_many_attempts: [429, 'rate_limit_error'],
   rate_limit_exceeded: [429, 'rate_limit_error'],

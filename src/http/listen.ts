@@ -11,6 +11,7 @@ import {
   limitConnections,
   limitTime,
 } from './connection-limits.js';
+import { answerMalformed } from './malformed.js';
 import { plainWords } from './plain-words.js';
 import { asking } from './read-body.js';
 
@@ -72,6 +73,9 @@ export async function openDoor(
     asking.add(req);
     handler(req, res);
   });
+  // What else is expected of us is not promised, and served like any request.
+  server.on('checkExpectation', handler);
+  answerMalformed(server);
   limitTime(server, limits);
   limitConnections(server, limits, trusted, (details, message) => log.warn(details, message));
   const stops: (() => void)[] = [];
