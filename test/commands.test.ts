@@ -146,9 +146,11 @@ test('a key is created with the permissions, models and end that it is given', a
 test('keys are listed by name and beginning, and never themselves', async () => {
   const dataDir = await stopped();
   const key = first(await done(dataDir, 'keys', 'create', 'ci key'), /^(sk_\S+)$/m);
+  await done(dataDir, 'keys', 'create', 'small', '--models', 'llama*, qwen*');
   const list = await done(dataDir, 'keys', 'list');
-  expect(list.trim().split('\n')).toHaveLength(2);
+  expect(list.trim().split('\n')).toHaveLength(3);
   expect(list).toContain('first key');
+  expect(list).toMatch(/ small .* models llama\*,qwen\*\n/);
   const line = list.split('\n').find((one) => one.includes('ci key')) ?? '';
   expect(line).toContain(key.slice(0, 10));
   expect(line).toContain('openai.inference');
