@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { Agent, createServer } from 'node:http';
-import { type AddressInfo, connect } from 'node:net';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import { expect, onTestFinished, test } from 'vitest';
 import type { SimulatedEngine } from '../src/demo/simulated-engine.js';
 import type { Fault } from '../src/demo/simulated-faults.js';
@@ -610,6 +611,78 @@ test.each([
     expect(await counted(server, server.id)).toEqual([5, 0, 5, 0]);
   },
 );
+
+test('a connection whose stream broke serves whoever sends at once, and is closed where nothing comes', async () => {
+  const box = await engine();
+  const server = await serving(box);
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  onTestFinished(() => agent.destroy());
+  const ports = new Set<number | undefined>();
+  let last: Socket | undefined;
+  for (let i = 0; i < 10; i += 1) {
+    box.faults.next.push({ kind: 'reset', afterTokens: 3 });
+    for (const stream of [true, false]) {
+      const body = chatBody('sim-small', { stream });
+      const reply = await rawRequest(server.url, CHAT, { body, agent });
+      last = reply.response.socket;
+      ports.add(last.localPort);
+      expect([i, stream, await reply.whole, reply.status]).toEqual([i, stream, true, 200]);
+    }
+  }
+  expect(ports.size).toBe(1);
+  box.faults.next.push({ kind: 'reset', afterTokens: 3 });
+  const body = chatBody('sim-small', { stream: true });
+  const reply = await rawRequest(server.url, CHAT, { body, agent });
+  expect(await reply.whole).toBe(true);
+  await until(() => last?.destroyed === true, 2000, 'the end of the connection');
+});
+
+test('proxies are told not to hold a stream back', async () => {
+  const box = await engine();
+  const server = await serving(box);
+  for (const [stream, told] of [
+    [true, 'no'],
+    [false, undefined],
+  ] as const) {
+    const reply = await rawRequest(server.url, CHAT, { body: chatBody('sim-small', { stream }) });
+    expect(await reply.whole).toBe(true);
+    expect(reply.headers['x-accel-buffering']).toBe(told);
+  }
+});
+
+test('an endpoint that answers in a coding of its own is asked for usage only once', async () => {
+  const bodies: string[] = [];
+  const upstream = createServer((req, res) => {
+    if (req.method === 'GET') {
+      res.end('{"object":"list","data":[{"id":"coded","object":"model"}]}');
+      return;
+    }
+    let body = '';
+    req.on('data', (chunk) => {
+      body += chunk;
+    });
+    req.on('end', () => {
+      bodies.push(body);
+      res.writeHead(200, { 'content-type': 'text/event-stream', 'content-encoding': 'gzip' });
+      res.end(gzipSync('data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n'));
+    });
+  });
+  await new Promise<void>((resolve) => upstream.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => {
+    upstream.closeAllConnections();
+    upstream.close();
+  });
+  const server = await startLocal();
+  await server.register('box', `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`);
+  const body = chatBody('coded', { stream: true });
+  for (let i = 0; i < 2; i += 1) {
+    const reply = await rawRequest(server.url, CHAT, { body });
+    expect(await reply.whole).toBe(true);
+    expect(gunzipSync(reply.bytes()).toString()).toContain('[DONE]');
+  }
+  expect(bodies[0]).toContain('include_usage');
+  expect(bodies[1]).toBe(body);
+});
 
 test('a stream that takes too long in all ends with timeout_total', async () => {
   const box = await engine({ outputTokens: 500 });

@@ -45,7 +45,7 @@ export interface AttemptOptions {
    * got nothing of this attempt, and `done` tells what it was.
    */
   settle: (end: AttemptEnd, seen: Seen, final: boolean) => void;
-  /** The endpoint refuses `include_usage` and answers well without. */
+  /** The endpoint refuses `include_usage` and answers well without, or answers so that it cannot be taken out again. */
   refusesUsage: () => void;
 }
 

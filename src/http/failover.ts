@@ -77,7 +77,7 @@ export function failoverOf(deps: FailoverDeps) {
   const { chooser, roster, waiting } = house;
   const evidence = { system: () => house.system, roster, leases };
   const budget = new RetryBudget();
-  /** Endpoints (by URL) that refuse `include_usage` and answer well without. */
+  /** Endpoints (by URL) that are better not asked for usage. */
   const refusesUsage = new Set<string>();
   let keptBytes = 0;
 

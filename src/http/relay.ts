@@ -8,8 +8,9 @@ import { NOTHING } from './body.js';
 import type { ErrorCode } from './errors.js';
 import { downstreamHeaders } from './headers.js';
 import { plainWords } from './plain-words.js';
+import { UNBUFFERED } from './reply.js';
 import { type Connection, whenSent } from './sent-on.js';
-import { createTap, type Tap } from './tap.js';
+import { createTap, isCoded, type Tap } from './tap.js';
 import { TokenTimes } from './token-times.js';
 import { type Watched, wheel } from './wheel.js';
 
@@ -148,18 +149,23 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
     this.#contentLength = typeof length === 'string' && /^\d+$/.test(length) ? Number(length) : null;
     // Of no content there is nothing to judge.
     if (status < 300 && status !== 204) {
+      const { plainBody } = this.#options;
+      const coding = headers['content-encoding']?.toString();
+      // What cannot be read cannot be kept from the client either.
+      if (plainBody !== null && isCoded(coding)) this.#options.refusesUsage();
       this.#tap = createTap({
         kind: this.#options.kind,
         stream: this.#options.stream,
         contentType: String(headers['content-type'] ?? ''),
-        contentEncoding: headers['content-encoding']?.toString(),
+        contentEncoding: coding,
         contentLength: this.#contentLength,
-        hideUsage: this.#options.plainBody !== null && !this.#askedPlain,
+        hideUsage: plainBody !== null && !this.#askedPlain,
       });
     }
     // An event may be taken out of a stream or added to it, so its length is not promised.
     this.#keepsLength = status >= 300 || !this.#options.stream;
     this.#head = downstreamHeaders(headers, this.#keepsLength, this.#options.reply.hasLimits);
+    if (!this.#keepsLength && headers['x-accel-buffering'] === undefined) this.#head.push(...UNBUFFERED);
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {

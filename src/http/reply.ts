@@ -10,6 +10,8 @@ import { type Watched, wheel } from './wheel.js';
 /** A streaming client that has got nothing for so long gets a head and comments, so that nobody in between gives up. */
 const PATIENCE_MS = 10_000;
 const COMMENT_MS = 10_000;
+/** So long a connection lives on after a stream that broke. */
+const QUIET_MS = 250;
 
 export interface ReplyOptions {
   kind: TapKind;
@@ -22,6 +24,9 @@ export interface ReplyOptions {
   limits: () => string[];
   hasLimits: boolean;
 }
+
+/** Tells nginx to pass events on as they come. */
+export const UNBUFFERED: readonly string[] = ['x-accel-buffering', 'no'];
 
 /** What the client of one request gets: a head once, early or real, and an end in the protocol it speaks. */
 export class Reply implements Watched {
@@ -78,6 +83,7 @@ export class Reply implements Watched {
         'text/event-stream',
         'cache-control',
         'no-cache',
+        ...UNBUFFERED,
         'x-request-id',
         this.#options.requestId,
         ...this.#options.limits(),
@@ -117,7 +123,8 @@ export class Reply implements Watched {
   breakOff(code: ErrorCode, message: string, events: boolean): void {
     this.begins();
     if (events) {
-      this.res.end(errorEvent(this.#options.kind, code, message), () => this.socket.destroySoon());
+      // Whoever has read the end may send at once on the same connection: it is closed when nothing comes.
+      this.res.end(errorEvent(this.#options.kind, code, message), () => this.socket.setTimeout(QUIET_MS));
     } else {
       // An answer that is cut must not look whole: the connection ends without the body's last chunk.
       this.socket.destroySoon();

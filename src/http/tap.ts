@@ -221,9 +221,14 @@ class OpaqueAnswer implements Verdict, Relay {
   }
 }
 
-function declaredMode({ contentEncoding, contentType, stream }: TapOptions): Tap['mode'] {
+/** Whether a `content-encoding` hides what the answer says. */
+export function isCoded(contentEncoding: string | undefined): boolean {
   const coding = (contentEncoding ?? '').trim().toLowerCase();
-  if (coding !== '' && coding !== 'identity' && coding !== 'none') return 'opaque';
+  return coding !== '' && coding !== 'identity' && coding !== 'none';
+}
+
+function declaredMode({ contentEncoding, contentType, stream }: TapOptions): Tap['mode'] {
+  if (isCoded(contentEncoding)) return 'opaque';
   const type = contentType.toLowerCase();
   if (type.includes('text/event-stream')) return 'sse';
   if (type.includes('json')) return 'json';
