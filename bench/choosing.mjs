@@ -13,6 +13,7 @@ const LOOKED = {
   stream: true,
   maxTokens: 300,
   session: null,
+  user: null,
   prefixes: [],
 };
 

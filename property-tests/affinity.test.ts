@@ -104,7 +104,7 @@ const MODELS = ['m', 'n'];
 const TEXTS = ['x', 'xy', 'xyz', 'z', 'zy'];
 
 type Step =
-  | { do: 'ask'; model: string; session: string | null; text: string }
+  | { do: 'ask'; model: string; session: string | null; user: string | null; text: string }
   | { do: 'drain' | 'resume' | 'forget'; box: string };
 
 const steps: fc.Arbitrary<Step[]> = fc.array(
@@ -115,6 +115,7 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
         do: fc.constant('ask' as const),
         model: fc.constantFrom(...MODELS),
         session: fc.constantFrom(null, null, 's', 't'),
+        user: fc.constantFrom(null, 'u', 'v'),
         text: fc.constantFrom(...TEXTS),
       }),
     },
@@ -133,60 +134,72 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
 const prefixesOf = (text: string) =>
   [...text].map((_, i) => ({ key: text.slice(0, i + 1), bytes: 100 * (i + 1) }));
 
-test('a request follows its longest beginning, else its session, that was answered by one that serves, of the same model', () => {
-  const seen = { followed: 0, free: 0, moved: 0 };
-  fc.assert(
-    fc.property(steps, fc.integer(), (list, from) => {
-      const boxes = BOXES.map((endpointId): Candidate => ({ ...PLAIN, endpointId }));
-      const chooser = new Chooser({
-        catalogue: { candidates: () => boxes } as unknown as Catalogue,
-        turns: new Turns(),
-        pins: new Pins(),
-        explorations: new Explorations(),
-        policy: 'affinity',
-        overflowMs: 0,
-        random: chance(from),
-        mono: () => 0,
-        ahead: () => 0,
-      });
-      /** Where each text and each session was last, plainly. */
-      const was = new Map<string, { box: string; bytes: number }>();
-      for (const step of list) {
-        if (step.do !== 'ask') {
-          const box = boxes.find(({ endpointId }) => endpointId === step.box) as Candidate;
-          if (step.do === 'forget') {
-            chooser.forget(step.box);
-            for (const [key, { box: there }] of was) if (there === step.box) was.delete(key);
-          } else box.status = step.do === 'drain' ? 'draining' : 'online';
-          continue;
+test.each(['affinity', 'adaptive'] as const)(
+  'where %s looks for a request: the longest beginning, the session, the user, that was answered by one that serves',
+  (policy) => {
+    const seen = { followed: 0, free: 0, moved: 0 };
+    fc.assert(
+      fc.property(steps, fc.integer(), (list, from) => {
+        const boxes = BOXES.map((endpointId): Candidate => ({ ...PLAIN, endpointId }));
+        const chooser = new Chooser({
+          catalogue: { candidates: () => boxes } as unknown as Catalogue,
+          turns: new Turns(),
+          pins: new Pins(),
+          explorations: new Explorations(),
+          policy,
+          overflowMs: 0,
+          random: chance(from),
+          mono: () => 0,
+          ahead: () => 0,
+        });
+        /** Where each text and each session was last, plainly. */
+        const was = new Map<string, { box: string; bytes: number }>();
+        for (const step of list) {
+          if (step.do !== 'ask') {
+            const box = boxes.find(({ endpointId }) => endpointId === step.box) as Candidate;
+            if (step.do === 'forget') {
+              chooser.forget(step.box);
+              for (const [key, { box: there }] of was) if (there === step.box) was.delete(key);
+            } else box.status = step.do === 'drain' ? 'draining' : 'online';
+            continue;
+          }
+          const { model, session, user, text } = step;
+          const prefixes = prefixesOf(text);
+          const wanted: Wanted = { ...NO_DEMAND, model, session, user, prefixes };
+          const keys = prefixes.map(({ key }) => `${key} ${model}`).reverse();
+          for (const name of [session, user]) if (name !== null) keys.push(`${name} ${model}`);
+          const known = keys.flatMap((key) => was.get(key) ?? []);
+          const serving = boxes
+            .filter(({ status }) => status === 'online')
+            .map(({ endpointId }) => endpointId);
+          const serves = ({ box }: { box: string }) => serving.includes(box);
+          // Affinity takes the session at its word, wherever the same beginning was since.
+          const named = policy === 'affinity' ? was.get(`${session} ${model}`) : undefined;
+          const pin = known.find(
+            (one) => serves(one) && (named === undefined || !serves(named) || one.box === named.box),
+          );
+          const choice = chooser.look(wanted);
+          const chosen = choice.chosen?.endpointId;
+          expect(choice.outlook.demand.pin).toEqual(
+            pin === undefined ? null : { endpointId: pin.box, bytes: pin.bytes },
+          );
+          if (pin !== undefined && policy === 'affinity') expect(chosen).toBe(pin.box);
+          if (known.length === 0) seen.free += 1;
+          else if (pin === known[0]) seen.followed += 1;
+          else seen.moved += 1;
+          if (chosen === undefined) continue;
+          chooser.taken(choice, wanted);
+          for (const { key, bytes } of prefixes.slice(-2)) was.set(`${key} ${model}`, { box: chosen, bytes });
+          for (const name of [session, user]) {
+            if (name !== null) was.set(`${name} ${model}`, { box: chosen, bytes: 0 });
+          }
         }
-        const { model, session, text } = step;
-        const prefixes = prefixesOf(text);
-        const wanted: Wanted = { ...NO_DEMAND, model, session, prefixes };
-        const keys = prefixes.map(({ key }) => `${key} ${model}`).reverse();
-        if (session !== null) keys.push(`${session} ${model}`);
-        const known = keys.flatMap((key) => was.get(key) ?? []);
-        const serving = boxes.filter(({ status }) => status === 'online').map(({ endpointId }) => endpointId);
-        const pin = known.find(({ box }) => serving.includes(box));
-        const choice = chooser.look(wanted);
-        const chosen = choice.chosen?.endpointId;
-        expect(choice.outlook.demand.pin).toEqual(
-          pin === undefined ? null : { endpointId: pin.box, bytes: pin.bytes },
-        );
-        if (pin !== undefined) expect(chosen).toBe(pin.box);
-        if (known.length === 0) seen.free += 1;
-        else if (pin === known[0]) seen.followed += 1;
-        else seen.moved += 1;
-        if (chosen === undefined) continue;
-        chooser.taken(choice, wanted);
-        for (const { key, bytes } of prefixes.slice(-2)) was.set(`${key} ${model}`, { box: chosen, bytes });
-        if (session !== null) was.set(`${session} ${model}`, { box: chosen, bytes: 0 });
-      }
-    }),
-    { numRuns: 500 },
-  );
-  for (const times of Object.values(seen)) expect(times).toBeGreaterThan(100);
-});
+      }),
+      { numRuns: 500 },
+    );
+    for (const times of Object.values(seen)) expect(times).toBeGreaterThan(100);
+  },
+);
 
 test('looking where a request would go pins nothing', () => {
   fc.assert(
@@ -207,8 +220,8 @@ test('looking where a request would go pins nothing', () => {
       });
       for (const step of list) {
         if (step.do !== 'ask') continue;
-        const { model, session, text } = step;
-        chooser.look({ ...NO_DEMAND, model, session, prefixes: prefixesOf(text) });
+        const { model, session, user, text } = step;
+        chooser.look({ ...NO_DEMAND, model, session, user, prefixes: prefixesOf(text) });
       }
       expect(pins.size).toBe(0);
       expect(turns.of('m', 'a')).toBe(0);

@@ -75,14 +75,15 @@ describe('a request body', () => {
     );
   });
 
-  it('gives the limit, the turns and the session that JSON.parse gives', () => {
+  it('gives the limit, the turns, the session and the user that JSON.parse gives', () => {
     fc.assert(
       fc.property(request, hints, fc.constantFrom(undefined, 1, '\t'), (body, some, indent) => {
         const json = { ...parsed(body), ...some };
         const text = Buffer.from(JSON.stringify(json, null, indent));
         const scanned = scanBody(text);
         expect(scanned.maxTokens).toBe(leastOf(parsed(text)));
-        expect(scanned.session).toBe(sessionOf(parsed(text)));
+        expect(scanned.session).toBe(nameOf(parsed(text).prompt_cache_key));
+        expect(scanned.user).toBe(nameOf(parsed(text).user));
         const turns = turnsOf(parsed(text));
         if (turns === undefined) expect(scanned.turns).toBeNull();
         else expect(JSON.parse(text.subarray(...(scanned.turns ?? [])).toString())).toEqual(turns);
@@ -159,12 +160,9 @@ function leastOf(json: Json): number | null {
   return whole.length === 0 ? null : Math.min(...whole);
 }
 
-function sessionOf(json: Json): string | null {
-  for (const each of [json.prompt_cache_key, json.user]) {
-    if (typeof each !== 'string' || each === '') continue;
-    if (Buffer.byteLength(JSON.stringify(each)) <= 514) return each;
-  }
-  return null;
+function nameOf(value: unknown): string | null {
+  if (typeof value !== 'string' || value === '') return null;
+  return Buffer.byteLength(JSON.stringify(value)) <= 514 ? value : null;
 }
 
 function turnsOf(json: Json): unknown {

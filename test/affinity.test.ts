@@ -96,6 +96,25 @@ test('the header says more of a session than the body does, and a session in one
   expect(new Set(homes).size).toBeGreaterThan(1);
 });
 
+test('who names a session keeps to it, whoever else says the same short words', async () => {
+  const { server } = await three();
+  for (const naming of [
+    (name: string) => ({ body: {}, headers: { 'x-session-id': name } }),
+    (name: string) => ({ body: { prompt_cache_key: name }, headers: {} }),
+  ]) {
+    const homes = await inTurn(NAMES, (name) => {
+      const { body, headers } = naming(name);
+      return sent(server, { ...body, messages: [user(`All about ${name}`)] }, headers);
+    });
+    const later = await inTurn(NAMES, (name) => {
+      const { body, headers } = naming(name);
+      return sent(server, { ...body, messages: [user('continue')] }, headers);
+    });
+    expect(later).toEqual(homes);
+    expect(new Set(homes).size).toBeGreaterThan(1);
+  }
+});
+
 test('a system prompt that all share pins nobody, even where it was sent alone', async () => {
   const { server } = await three();
   await sent(server, { messages: [system] });

@@ -153,20 +153,20 @@ describe('scanning a request body', () => {
   });
 
   it.each([
-    ['"prompt_cache_key":"k","user":"u"', 'k'],
-    ['"user":"u"', 'u'],
-    ['"user":"u","prompt_cache_key":""', 'u'],
-    ['"user":"u","prompt_cache_key":7', 'u'],
-    ['"user":"\\u0061\\"ü"', 'a"ü'],
-    ['"user":"u","user":"v"', 'v'],
-    [`"prompt_cache_key":"${'k'.repeat(512)}","user":"u"`, 'k'.repeat(512)],
-    [`"prompt_cache_key":"${'k'.repeat(513)}","user":"u"`, 'u'],
-    ['"prompt_cache_key":"\\x","user":"u"', 'u'],
-    ['"user":""', null],
-    ['"user":{"user":"u"}', null],
-    ['"x":"u"', null],
-  ])('finds the session in %s', (members, session) => {
-    expect(scan(`{"model":"a",${members}}`).session).toBe(session);
+    ['"prompt_cache_key":"k","user":"u"', 'k', 'u'],
+    ['"user":"u"', null, 'u'],
+    ['"user":"u","prompt_cache_key":""', null, 'u'],
+    ['"user":"u","prompt_cache_key":7', null, 'u'],
+    ['"user":"\\u0061\\"ü"', null, 'a"ü'],
+    ['"user":"u","user":"v"', null, 'v'],
+    [`"prompt_cache_key":"${'k'.repeat(512)}","user":"u"`, 'k'.repeat(512), 'u'],
+    [`"prompt_cache_key":"${'k'.repeat(513)}","user":"u"`, null, 'u'],
+    ['"prompt_cache_key":"\\x","user":"u"', null, 'u'],
+    ['"user":""', null, null],
+    ['"user":{"user":"u"}', null, null],
+    ['"x":"u"', null, null],
+  ])('finds the session and the user in %s', (members, session, user) => {
+    expect(scan(`{"model":"a",${members}}`)).toMatchObject({ session, user });
   });
 
   it('takes time in proportion to the length, whatever the strings hold', () => {

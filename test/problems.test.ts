@@ -143,6 +143,9 @@ test('a locked store, and records that wait for it, are problems until it is fre
   expect(trouble).toMatchObject({ severity: 'error', detail: 'the database is locked by another process' });
   expect(JSON.stringify(trouble)).not.toContain(server.dataDir);
   await until(async () => (await codes(server)).includes('ledger_behind'), 20_000, 'the wait');
+  // It has been tried again meanwhile.
+  expect((await problems(server)).find(({ code }) => code === 'store_trouble')?.since).toBe(trouble?.since);
+  expect(trouble?.since).not.toBeNull();
   await until(() => told()?.length === 2);
   await other.run('ROLLBACK');
   await other.close();
@@ -241,6 +244,7 @@ const BOX: EndpointHealth = {
   name: 'box',
   status: 'online',
   lastError: null,
+  lastSeen: null,
   circuit: NEW_CIRCUIT,
   modelCircuits: {},
   keyIsLost: false,
@@ -251,6 +255,13 @@ const BOX: EndpointHealth = {
 test('an endpoint that waits for its first check is no problem', () => {
   for (const status of ['pending', 'online', 'draining'] as const) {
     expect(problemsOfEndpoint({ ...BOX, status })).toEqual([]);
+  }
+});
+
+test('trouble that is older than this start began after the endpoint was last seen', () => {
+  for (const status of ['offline', 'error'] as const) {
+    const since = (lastSeen: number | null) => problemsOfEndpoint({ ...BOX, status, lastSeen })[0]?.since;
+    expect([since(START), since(null)]).toEqual([new Date(START).toISOString(), null]);
   }
 });
 

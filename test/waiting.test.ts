@@ -41,7 +41,7 @@ function room(...ids: string[]) {
     const ticket = { id: `${model}${serial}`, model, key: '', priority: 0 };
     const waiter: Waiter = {
       ticket,
-      wanted: { ...NO_DEMAND, model, session: null, prefixes: [] },
+      wanted: { ...NO_DEMAND, model, session: null, user: null, prefixes: [] },
       since: clock.now,
       tried: new Set(tried),
       begin: ({ chosen }) => {

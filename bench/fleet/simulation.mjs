@@ -51,6 +51,7 @@ export function play(scene, policy, seed) {
       stream: true,
       maxTokens: null,
       session: null,
+      user: null,
       prefixes,
     };
     const job = { prompt, tokens, model, conversation };

@@ -10,8 +10,9 @@ import type { Turns } from './turns.js';
 /** What is known of a request before it is looked where its conversation was. */
 export interface Wanted extends Omit<Demand, 'pin' | 'room'> {
   readonly model: string;
-  /** What its sender says it belongs to. */
+  /** What its sender calls the conversation, and who is said to have it. */
   readonly session: string | null;
+  readonly user: string | null;
   /** Its beginnings, shortest first. */
   readonly prefixes: readonly { key: string; bytes: number }[];
 }
@@ -85,7 +86,9 @@ export class Chooser {
     for (const { key, bytes } of wanted.prefixes.slice(-2)) {
       pins.note(keyIn(wanted.model, key), { endpointId, bytes });
     }
-    if (wanted.session !== null) pins.note(keyIn(wanted.model, wanted.session), { endpointId, bytes: 0 });
+    const { session, user } = wanted;
+    if (session !== null) pins.note(keyIn(wanted.model, session), { endpointId, bytes: 0 });
+    if (user !== null) pins.note(keyIn(wanted.model, user), { endpointId, bytes: 0 });
   }
 
   /** The largest context there is, in tokens, if the prompt is surely longer; else null. */
@@ -111,17 +114,25 @@ export class Chooser {
     return new DemandOf(wanted, room, this.#pinOf(wanted, candidates));
   }
 
-  /** Where the longest known beginning was, or the session, of those that may serve it now. */
-  #pinOf({ model, prefixes, session }: Wanted, candidates: readonly Candidate[]): Pin | null {
-    const { pins } = this.#deps;
-    const serves = ({ endpointId }: Pin) =>
-      candidates.some((one) => one.endpointId === endpointId && one.status === 'online');
+  /**
+   * Of the endpoints that may serve it now, the one that had the longest known beginning, else the session, else the
+   * user. Who follows whatever it costs follows the name first: a short beginning may be anybody's.
+   */
+  #pinOf({ model, prefixes, session, user }: Wanted, candidates: readonly Candidate[]): Pin | null {
+    const { pins, policy } = this.#deps;
+    const servingPin = (key: string | null): Pin | null => {
+      const pin = key === null ? undefined : pins.get(keyIn(model, key));
+      if (pin === undefined) return null;
+      const { endpointId } = pin;
+      return candidates.some((one) => one.endpointId === endpointId && one.status === 'online') ? pin : null;
+    };
+    const named = servingPin(session);
+    const home = policy === 'affinity' ? (named?.endpointId ?? null) : null;
     for (let i = prefixes.length - 1; i >= 0; i -= 1) {
-      const pin = pins.get(keyIn(model, (prefixes[i] as { key: string }).key));
-      if (pin !== undefined && serves(pin)) return pin;
+      const pin = servingPin((prefixes[i] as { key: string }).key);
+      if (pin !== null && (home === null || pin.endpointId === home)) return pin;
     }
-    const pin = session === null ? undefined : pins.get(keyIn(model, session));
-    return pin !== undefined && serves(pin) ? pin : null;
+    return named ?? servingPin(user);
   }
 }
 

@@ -27,6 +27,8 @@ export interface EndpointHealth {
   name: string;
   status: EndpointStatus;
   lastError: string | null;
+  /** Its last good check, wall clock, ms. */
+  lastSeen: number | null;
   circuit: Circuit;
   modelCircuits: Readonly<Record<string, Circuit>>;
   keyIsLost: boolean;
@@ -43,7 +45,7 @@ export interface HouseHealth {
   unseeded: readonly string[];
   isDraining: boolean;
   hasEndpoints: boolean;
-  storeTrouble: string | null;
+  storeTrouble: { detail: string; since: number } | null;
   /** Records that wait for the store, and when the oldest of them was completed. */
   waiting: { rows: number; oldest: number | null; withoutDetail: number };
   /** Bytes; null: not known. */
@@ -73,8 +75,7 @@ export function problemsOfHouse(health: HouseHealth): Problem[] {
   const { now, children, unseeded, isDraining, hasEndpoints, storeTrouble, waiting, disk } = health;
   const found: Problem[] = [];
   if (storeTrouble !== null) {
-    const since = sinceWhen(children.ledger?.transitions ?? [], (to) => to === 'backing off');
-    found.push(problem('store_trouble', 'error', storeTrouble, since));
+    found.push(problem('store_trouble', 'error', storeTrouble.detail, storeTrouble.since));
   }
   for (const [name, { status, transitions, lastError }] of Object.entries(children)) {
     if (status !== 'parked') continue;
@@ -101,7 +102,7 @@ export function problemsOfHouse(health: HouseHealth): Problem[] {
 
 /** An endpoint that was never checked, or is drained, is not wrong. */
 export function problemsOfEndpoint(endpoint: EndpointHealth): Problem[] {
-  const { id, name, status, lastError, circuit, modelCircuits, transitions, crash } = endpoint;
+  const { id, name, status, lastError, lastSeen, circuit, modelCircuits, transitions, crash } = endpoint;
   const found: Problem[] = [];
   const add = (
     code: string,
@@ -117,10 +118,11 @@ export function problemsOfEndpoint(endpoint: EndpointHealth): Problem[] {
     add('endpoint_quarantined', 'error', crash?.error ?? null, crash?.at ?? null);
   }
   if (status === 'offline') {
-    add('endpoint_offline', 'error', lastError, sinceWhen(transitions, hasLeaf('offline', 0)));
+    // Begun before this start: it was well when it was last seen.
+    add('endpoint_offline', 'error', lastError, sinceWhen(transitions, hasLeaf('offline', 0)) ?? lastSeen);
   }
   if (status === 'error') {
-    add('endpoint_error', 'warning', lastError, sinceWhen(transitions, hasLeaf('error', 0)));
+    add('endpoint_error', 'warning', lastError, sinceWhen(transitions, hasLeaf('error', 0)) ?? lastSeen);
   }
   // Where no request goes no circuit says anything new.
   if (status !== 'online' && status !== 'error') return found;
@@ -195,6 +197,18 @@ export interface Problems {
 
 export function problemsOf({ house, books, vault, store, clock, disk }: ProblemsDeps): Problems {
   const { roster } = house;
+  let troubledSince: number | null = null;
+
+  /** The store tries again and again: it has been in trouble since it was first seen to be. */
+  function storeTrouble(): HouseHealth['storeTrouble'] {
+    const detail = store.trouble;
+    if (detail === null) {
+      troubledSince = null;
+      return null;
+    }
+    troubledSince ??= clock.now();
+    return { detail, since: troubledSince };
+  }
 
   function waiting(): HouseHealth['waiting'] {
     const { rows, droppedRows } = books.pending;
@@ -211,7 +225,7 @@ export function problemsOf({ house, books, vault, store, clock, disk }: Problems
       unseeded,
       isDraining: snapshot.matches('draining'),
       hasEndpoints: roster.configs().length > 0,
-      storeTrouble: store.trouble,
+      storeTrouble: storeTrouble(),
       waiting: waiting(),
       disk: disk.look(),
     });
@@ -223,6 +237,7 @@ export function problemsOf({ house, books, vault, store, clock, disk }: Problems
       name,
       status: statusOf(entry, facts),
       lastError: facts.lastError,
+      lastSeen: facts.lastSeen,
       circuit: facts.circuit,
       modelCircuits: facts.modelCircuits,
       keyIsLost: vault.isLost(id),

@@ -14,8 +14,9 @@ export interface RequestBody {
   maxTokens: number | null;
   /** Where the conversation stands: the array or string of `messages`, else of `input`, else of `prompt`. */
   turns: Span | null;
-  /** What the client calls the conversation or its user: `prompt_cache_key`, else `user`, of at most 512 bytes. */
+  /** What the client calls the conversation, and its user: `prompt_cache_key` and `user`, of at most 512 bytes. */
   session: string | null;
+  user: string | null;
 }
 
 interface UsageSplice {
@@ -79,14 +80,14 @@ type Span = [from: number, to: number];
 
 const LIMITS = ['max_tokens', 'max_completion_tokens', 'max_output_tokens'] as const;
 const TURNS = ['messages', 'input', 'prompt'] as const;
-const SESSIONS = ['prompt_cache_key', 'user'] as const;
-const NAMES = ['model', 'stream', 'stream_options', ...LIMITS, ...TURNS, ...SESSIONS] as const;
+const CALLED = ['prompt_cache_key', 'user'] as const;
+const NAMES = ['model', 'stream', 'stream_options', ...LIMITS, ...TURNS, ...CALLED] as const;
 const OPTIONS = ['include_usage'];
 /** JSON would silently take the last one; the upstream might take the first. */
 const ONCE: ReadonlySet<Name> = new Set(['model', 'stream', 'stream_options']);
 /** In bytes. A longer limit or name is ignored. */
 const MAX_NUMBER = 32;
-const MAX_SESSION = 512;
+const MAX_NAME = 512;
 
 type Name = (typeof NAMES)[number];
 type Members = { [name in Name]?: Span };
@@ -116,7 +117,8 @@ function readObject(body: Buffer): RequestBody {
     usage: options ? usageInside(body, options) : usageAtStart(open + 1),
     maxTokens: leastLimit(body, members),
     turns: findTurns(body, members),
-    session: findSession(body, members),
+    session: nameIn(body, members.prompt_cache_key),
+    user: nameIn(body, members.user),
   };
 }
 
@@ -146,14 +148,11 @@ function findTurns(body: Buffer, members: Members): Span | null {
   return null;
 }
 
-function findSession(body: Buffer, members: Members): string | null {
-  for (const name of SESSIONS) {
-    const span = members[name];
-    if (span === undefined || body[span[0]] !== 0x22 || span[1] - span[0] - 2 > MAX_SESSION) continue;
-    const session = readLoosely(body, span);
-    if (session !== '') return session;
-  }
-  return null;
+/** Null for one that is none, or empty, or too long. */
+function nameIn(body: Buffer, span: Span | undefined): string | null {
+  if (span === undefined || body[span[0]] !== 0x22 || span[1] - span[0] - 2 > MAX_NAME) return null;
+  const name = readLoosely(body, span);
+  return name === '' ? null : name;
 }
 
 /** The empty string for one with a wrong escape, which is for the upstream to refuse. */

@@ -15,7 +15,8 @@ const MOST_FOLLOWED_BYTES = 2 << 20;
 const NO_PREFIXES: readonly Prefix[] = [];
 
 /**
- * What the chooser knows of a request. `header`: its `x-session-id`, which says more of a session than the body does.
+ * What the chooser knows of a request. `header`: its `x-session-id`, which says more of a session than the body's
+ * `prompt_cache_key`.
  * The text is looked for in `body()` when it is first asked for, while the body is kept.
  */
 export function wantedOf(
@@ -26,12 +27,15 @@ export function wantedOf(
   policy: PolicyName,
 ): Wanted {
   const follows = FOLLOWERS.has(policy);
+  const session = follows ? sessionOf(request, header) : null;
   const { turns } = request;
   return new WantedByBody(
     request,
     promptBytes,
     body,
-    follows ? sessionOf(request, header) : null,
+    session,
+    // Who has many conversations and names this one does not want them all in one place.
+    follows && session === null && request.user !== null ? keyOf('user', request.user) : null,
     follows && turns !== null && promptBytes <= MOST_FOLLOWED_BYTES ? prefixesOf(body(), turns) : NO_PREFIXES,
   );
 }
@@ -46,6 +50,7 @@ class WantedByBody implements Wanted {
   readonly stream: boolean;
   readonly maxTokens: number | null;
   readonly session: string | null;
+  readonly user: string | null;
   readonly prefixes: readonly Prefix[];
   readonly #turns: RequestBody['turns'];
   readonly #body: () => Buffer;
@@ -56,6 +61,7 @@ class WantedByBody implements Wanted {
     promptBytes: number,
     body: () => Buffer,
     session: string | null,
+    user: string | null,
     prefixes: readonly Prefix[],
   ) {
     this.model = model;
@@ -63,6 +69,7 @@ class WantedByBody implements Wanted {
     this.stream = stream;
     this.maxTokens = maxTokens;
     this.session = session;
+    this.user = user;
     this.prefixes = prefixes;
     this.#turns = turns;
     this.#body = body;

@@ -307,7 +307,7 @@ const HEALTH: HouseHealth = {
   unseeded: ['users'],
   isDraining: true,
   hasEndpoints: false,
-  storeTrouble: 'locked',
+  storeTrouble: { detail: 'locked', since: NOON },
   waiting: { rows: 1, oldest: 0, withoutDetail: 3 },
   disk: { free: 1, total: 10 ** 12 },
 };
@@ -323,6 +323,7 @@ function everyProblem(): Problem[] {
     id: 'one',
     name: 'box-1',
     lastError: 'refused',
+    lastSeen: null,
     circuit: { ...NEW_CIRCUIT, state: 'open' as const },
     modelCircuits: {},
     keyIsLost: true,
