@@ -112,6 +112,8 @@ export function inferenceOf(deps: InferenceDeps): Inference {
       await run(request, closed);
     } catch (error) {
       nameError(res, principal, identity);
+      if (request?.settled !== true && error instanceof ApiError)
+        tellRefused(error, identity, route, principal, request?.accepted.scanned.model ?? null);
       throw error;
     } finally {
       open -= 1;
@@ -122,6 +124,26 @@ export function inferenceOf(deps: InferenceDeps): Inference {
         request.reply.begins();
       }
     }
+  }
+
+  /** What was refused before anybody was asked has no row, and this line alone. */
+  function tellRefused(
+    { status, code, message }: ApiError,
+    { requestId }: Identity,
+    route: InferenceRoute,
+    principal: Principal,
+    model: string | null,
+  ): void {
+    const line = {
+      request_id: requestId,
+      type: route.requestType,
+      model,
+      key_id: principal.keyId,
+      status,
+      code,
+      error: message,
+    };
+    deps.log.info(line, 'refused');
   }
 
   function nameError(res: ServerResponse, principal: Principal, { requestId, startedAt }: Identity): void {

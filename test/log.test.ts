@@ -127,3 +127,24 @@ test('the log of a server says that an endpoint went and came back, and that the
   expect(await server.end()).toBe(0);
   expect(lines().at(-1)).toMatchObject({ level: 30, exit_code: 0, msg: 'stopped' });
 });
+
+test('the log tells of requests that were refused before anybody was asked, which have no row', async () => {
+  const box = await engine();
+  const server = await spawnServer({ args: ['--endpoint', `box=${box.url}`] });
+  await until(async () => (await server.get('/api/endpoints')).json.endpoints[0]?.status === 'online');
+  expect((await server.chat('no-such-model')).status).toBe(404);
+  expect((await server.send('POST', '/v1/embeddings', { input: 'x' })).status).toBe(400);
+  expect((await server.chat('sim-small')).status).toBe(200);
+  expect(await server.end()).toBe(0);
+  const lines = server
+    .output()
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line));
+  const told = (msg: string) => lines.filter((line) => line.msg === msg);
+  expect(told('refused')).toMatchObject([
+    { type: 'chat', model: 'no-such-model', status: 404, code: 'model_not_found', error: expect.any(String) },
+    { type: 'embeddings', model: null, status: 400, code: 'invalid_request', error: expect.any(String) },
+  ]);
+  expect(told('request')).toMatchObject([{ model: 'sim-small', status: 200 }]);
+});
