@@ -637,6 +637,18 @@ test('a connection whose stream broke serves whoever sends at once, and is close
   await until(() => last?.destroyed === true, 2000, 'the end of the connection');
 });
 
+test('what was pipelined behind a stream that broke takes the time it needs', async () => {
+  const box = await engine();
+  const server = await serving(box);
+  box.faults.next.push({ kind: 'reset', afterTokens: 3 }, { kind: 'slow_head', ms: 700 });
+  const wire = await dial(server.url);
+  const first = wireRequest(CHAT, chatBody('sim-small', { stream: true }));
+  wire.socket.write(first + wireRequest(CHAT, chatBody('sim-small')));
+  const answers = () => wire.received().split('HTTP/1.1 200').slice(1);
+  await until(() => answers()[1]?.includes('"usage"') === true, 4000, 'the second answer');
+  expect(answers()[0]).toContain('"upstream_broken"');
+});
+
 test('proxies are told not to hold a stream back', async () => {
   const box = await engine();
   const server = await serving(box);

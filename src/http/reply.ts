@@ -119,12 +119,17 @@ export class Reply implements Watched {
     this.res.end(body);
   }
 
+  /** Whoever has read the end may send at once on the same connection: it is closed when nothing comes. */
+  #closeWhenQuiet(): void {
+    // Without a time of Node's a pipelined request has its turn already, or the end is near.
+    if (this.socket.timeout) this.socket.setTimeout(QUIET_MS);
+  }
+
   /** Ends what has begun so that it cannot be taken for whole. `events`: the protocol has a word for it. */
   breakOff(code: ErrorCode, message: string, events: boolean): void {
     this.begins();
     if (events) {
-      // Whoever has read the end may send at once on the same connection: it is closed when nothing comes.
-      this.res.end(errorEvent(this.#options.kind, code, message), () => this.socket.setTimeout(QUIET_MS));
+      this.res.end(errorEvent(this.#options.kind, code, message), () => this.#closeWhenQuiet());
     } else {
       // An answer that is cut must not look whole: the connection ends without the body's last chunk.
       this.socket.destroySoon();
