@@ -338,7 +338,13 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
   { maxLength: 25, size: 'max' },
 );
 
-const wantedOf = (model: string): Wanted => ({ ...NO_DEMAND, model, session: null, user: null, prefixes: [] });
+const wantedOf = (model: string): Wanted => ({
+  ...NO_DEMAND,
+  model,
+  session: null,
+  user: null,
+  prefixes: [],
+});
 
 test('at most one in fifty requests for a model goes where it goes only to measure, and never to one that is cold, busy, failing or freshly measured, nor on a retry', () => {
   let explored = 0;
