@@ -169,7 +169,9 @@ function bestOf(able: Candidate[]): Candidate[] {
   const tiers = (['online', 'error'] as const).flatMap((wanted) =>
     [false, true].map((isHung) => closed.filter(({ status, hung }) => status === wanted && hung === isHung)),
   );
-  const resting = able.filter(rests);
+  const rank = ({ status, hung }: Candidate) => (status === 'error' ? 2 : 0) + (hung ? 1 : 0);
+  const all = able.filter(rests);
+  const resting = all.filter((one) => all.every((other) => rank(one) <= rank(other)));
   const behind = able.filter((one) => one.circuit !== 'closed' && !isTrial(one));
   return [...tiers, resting, behind].find((tier) => tier.length > 0) ?? [];
 }
@@ -274,6 +276,9 @@ test('where nobody else serves one that rests is chosen before any that is behin
     if (able.some((one) => serves(one) || isTrial(one))) return false;
     if (!able.some(rests)) return false;
     expect(chosen === undefined || rests(chosen)).toBe(true);
+    if (chosen?.status === 'error') {
+      expect(able.filter((one) => rests(one) && one.status === 'online')).toEqual([]);
+    }
     return able.some((one) => one.circuit !== 'closed');
   });
 });

@@ -134,6 +134,7 @@ test('the log tells of requests that were refused before anybody was asked, whic
   await until(async () => (await server.get('/api/endpoints')).json.endpoints[0]?.status === 'online');
   expect((await server.chat('no-such-model')).status).toBe(404);
   expect((await server.send('POST', '/v1/embeddings', { input: 'x' })).status).toBe(400);
+  expect((await server.chat('x'.repeat(100_000))).status).toBe(404);
   expect((await server.chat('sim-small')).status).toBe(200);
   expect(await server.end()).toBe(0);
   const lines = server
@@ -145,6 +146,7 @@ test('the log tells of requests that were refused before anybody was asked, whic
   expect(told('refused')).toMatchObject([
     { type: 'chat', model: 'no-such-model', status: 404, code: 'model_not_found', error: expect.any(String) },
     { type: 'embeddings', model: null, status: 400, code: 'invalid_request', error: expect.any(String) },
+    { type: 'chat', model: 'x'.repeat(300), status: 404, code: 'model_not_found' },
   ]);
   expect(told('request')).toMatchObject([{ model: 'sim-small', status: 200 }]);
 });

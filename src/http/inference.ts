@@ -137,11 +137,12 @@ export function inferenceOf(deps: InferenceDeps): Inference {
     const line = {
       request_id: requestId,
       type: route.requestType,
-      model,
+      // Nobody has this model: its name may be anything.
+      model: model?.slice(0, MOST_TOLD_CHARS) ?? null,
       key_id: principal.keyId,
       status,
       code,
-      error: message,
+      error: message.slice(0, MOST_TOLD_CHARS),
     };
     deps.log.info(line, 'refused');
   }
@@ -349,6 +350,9 @@ const PROMPT_OF: Record<ApiKind, string> = {
   responses: 'input',
   messages: 'messages',
 };
+
+/** Of what a client sent that is written to the log. */
+const MOST_TOLD_CHARS = 300;
 
 const NO_HEADERS: string[] = [];
 const NOTHING_TAKEN = () => {};

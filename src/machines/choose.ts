@@ -145,6 +145,7 @@ export function reasonOf(candidate: Candidate, choice: Choice): Rejection | null
   if (trials.includes(candidate)) return 'circuit_open';
   if (tierOf(candidate, outlook.demand) === tier) {
     if (tier === TOO_SMALL && !best.includes(candidate)) return 'context_too_small';
+    if (tier === RESTING && !best.includes(candidate)) return 'resting';
     if (candidate.room <= 0) return 'at_capacity';
     if (candidate.priority === served) return null;
     if (candidate.priority > served) return 'later_priority';
@@ -166,9 +167,14 @@ const STALE_MS = 30_000;
 
 /** 0 serves; 1 is hung; 2 and 3 the same in `error`; 4 has too small a context; 5 rests; 6 is behind a circuit. */
 function tierOf(candidate: Candidate, demand: Demand): number {
-  const { status, circuit, hung, restMs } = candidate;
+  const { circuit, restMs } = candidate;
   if (circuit !== 'closed') return LAST_RESORT;
-  if (restMs > 0) return RESTING;
+  return restMs > 0 ? RESTING : restedTierOf(candidate, demand);
+}
+
+/** Whatever its circuit is, and as if it did not rest. */
+function restedTierOf(candidate: Candidate, demand: Demand): number {
+  const { status, hung } = candidate;
   if (isTooSmall(candidate, demand)) return TOO_SMALL;
   return (status === 'error' ? IN_ERROR : 0) + (hung ? HUNG : 0);
 }
@@ -209,7 +215,14 @@ function bestOf(candidates: readonly Candidate[], demand: Demand, tried: Readonl
   }
   const tier = tiers.findIndex((one) => one.length > 0);
   const best = tiers[tier] ?? [];
-  return { tier, best: tier === TOO_SMALL ? ofLargestContext(best) : best, trials };
+  if (tier === TOO_SMALL) return { tier, best: ofLargestContext(best), trials };
+  return { tier, best: tier === RESTING ? ofLowestTier(best, demand) : best, trials };
+}
+
+/** Those that would serve first if none of them rested. */
+function ofLowestTier(resting: readonly Candidate[], demand: Demand): Candidate[] {
+  const lowest = Math.min(...resting.map((one) => restedTierOf(one, demand)));
+  return resting.filter((one) => restedTierOf(one, demand) === lowest);
 }
 
 /** A half-open one that can take the request for its trial. */
