@@ -1,4 +1,11 @@
-import { createRouter, createWebHistory, type LocationQueryRaw, type RouteRecordRaw } from 'vue-router';
+import {
+  createRouter,
+  createWebHistory,
+  type LocationQueryRaw,
+  type RouteLocation,
+  type RouteLocationRaw,
+  type RouteRecordRaw,
+} from 'vue-router';
 import Overview from './pages/Overview.vue';
 import { isAdmin, me, whoAmI } from './session.js';
 
@@ -38,22 +45,65 @@ const routes: RouteRecordRaw[] = [
   { name: 'missing', path: '/:rest(.*)*', component: () => import('./pages/Missing.vue') },
 ];
 
+const LOOK_AGAIN_MS = 2000;
+const LOOK_PATIENCE_MS = 8000;
+
 export const router = createRouter({ history: createWebHistory('/dashboard/'), routes });
 
-/** A page whose file is gone is one of an earlier version: the server has the new one. */
-router.onError((_error, to) => {
+/** Where somebody wants to go: the last word counts. */
+let wanted: unknown = null;
+router.beforeEach((to) => {
+  wanted = to;
+});
+
+/**
+ * The file of a page cannot be had: the server is away, or has a new version with other files. What is shown stays until
+ * somebody answers; only then is the page loaded as a whole.
+ */
+router.onError(async (_error, to) => {
   const key = 'troupe.reloaded';
   if (sessionStorage.getItem(key) === to.fullPath) return;
+  const { href } = router.resolve(to);
+  while (wanted === to && !(await isThere(href))) {
+    await new Promise((done) => setTimeout(done, LOOK_AGAIN_MS));
+  }
+  if (wanted !== to) return;
   sessionStorage.setItem(key, to.fullPath);
-  location.assign(router.resolve(to).href);
+  location.assign(href);
 });
 router.afterEach(() => sessionStorage.removeItem('troupe.reloaded'));
+
+async function isThere(href: string): Promise<boolean> {
+  try {
+    return (await fetch(href, { cache: 'no-cache', signal: AbortSignal.timeout(LOOK_PATIENCE_MS) })).ok;
+  } catch {
+    return false;
+  }
+}
+
+/** Goes there; what goes wrong on the way is the router's to deal with. */
+export function go(to: RouteLocationRaw): void {
+  router.push(to).catch(() => {});
+}
+
+/** Where somebody who was held up wanted to go. Only a path of this page: anything else could lead away. */
+export function nextOf({ query: { next } }: RouteLocation): RouteLocationRaw {
+  return typeof next === 'string' && /^\/(?!\/)/.test(next) ? next : { name: 'overview' };
+}
+
+/** Fetches the files of all pages, so that they open although the server is away. */
+export function fetchPages(): void {
+  for (const { component } of routes) {
+    if (typeof component === 'function') (component as () => Promise<unknown>)().catch(() => {});
+  }
+}
 
 router.beforeEach(async (to) => {
   if (me.value === undefined) await whoAmI().catch(() => {});
   if (to.meta.open) return me.value == null ? true : { name: 'overview' };
   if (me.value === null) return { name: 'login', query: { next: to.fullPath } };
-  if (me.value?.must_change_password && to.name !== 'account') return { name: 'account' };
+  if (me.value?.must_change_password && to.name !== 'account')
+    return { name: 'account', query: { next: to.fullPath } };
   if (to.meta.admin && me.value !== undefined && !isAdmin.value)
     return { name: 'missing', params: { rest: ['admins'] } };
   return true;

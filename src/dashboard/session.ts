@@ -48,7 +48,13 @@ export async function logOut(): Promise<void> {
   }
 }
 
+/** Ends every session of the user, and begins a new one. */
 export async function changePassword(current: string, fresh: string): Promise<void> {
-  await put('/api/auth/change-password', { current_password: current, new_password: fresh });
-  await whoAmI();
+  isLeaving.value = true;
+  try {
+    await put('/api/auth/change-password', { current_password: current, new_password: fresh });
+    await whoAmI();
+  } finally {
+    isLeaving.value = false;
+  }
 }

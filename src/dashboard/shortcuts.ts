@@ -1,4 +1,4 @@
-import { PAGES, router } from './router.js';
+import { go, PAGES } from './router.js';
 
 /** So long the second key of `g e` may take. */
 const SECOND_KEY_MS = 1200;
@@ -23,7 +23,7 @@ export function installShortcuts({ help, theme, mayGo }: ShortcutDeps): () => vo
       const page = PAGES.find((one) => one.key === key);
       if (page === undefined || !mayGo(page)) return;
       event.preventDefault();
-      router.push({ name: page.name });
+      go({ name: page.name });
       return;
     }
     if (key === 'g') {

@@ -160,44 +160,99 @@ pageTest(
 
 // Users and the account.
 
-pageTest('a user is made, must change the password, is made an admin, and is removed', async ({ open }) => {
-  const { server } = await house();
-  const page = await open(server, '/users');
-  await page.getByRole('textbox', { name: 'User name' }).fill('kim');
-  await page.getByRole('button', { name: 'New user' }).click();
-  await page.getByText('The password of kim is shown once').waitFor();
-  const password = await textOf(page.getByTestId('secret'));
-  const row = page.getByRole('row', { name: /^kim/ });
-  await see(() => textOf(row)).toMatch(/must change the password[\s\S]*Viewer/);
+pageTest(
+  'a user is made, must change the password, is made an admin, and is removed',
+  async ({ open, expects }) => {
+    expects(/status of 401 .*\/api\/dashboard/);
+    const { server } = await house();
+    const page = await open(server, '/users');
+    await page.getByRole('textbox', { name: 'User name' }).fill('kim');
+    await page.getByRole('button', { name: 'New user' }).click();
+    await page.getByText('The password of kim is shown once').waitFor();
+    const password = await textOf(page.getByTestId('secret'));
+    const row = page.getByRole('row', { name: /^kim/ });
+    await see(() => textOf(row)).toMatch(/must change the password[\s\S]*Viewer/);
 
-  const theirs = await open(server, '/models', { as: 'nobody' });
-  await logIn(theirs, 'kim', password);
-  await see(() => pathOf(theirs)).toBe('/dashboard/account');
-  await theirs.getByText('Your password was made for you.').waitFor();
-  await theirs.getByRole('link', { name: 'Models' }).click();
-  await see(() => pathOf(theirs)).toBe('/dashboard/account');
-  await theirs.getByLabel('Current password').fill(password);
-  await theirs.getByLabel('New password', { exact: false }).first().fill('a password of my own');
-  await theirs.getByLabel('New password again').fill('a password of another');
-  await theirs.getByRole('button', { name: 'Change the password' }).click();
-  await theirs.getByText('The two new passwords differ.').waitFor();
-  await theirs.getByLabel('New password again').fill('a password of my own');
-  await theirs.getByRole('button', { name: 'Change the password' }).click();
-  await see(() => pathOf(theirs)).toBe('/dashboard/');
-  await theirs.getByRole('link', { name: 'Models' }).click();
-  await see(() => pathOf(theirs)).toBe('/dashboard/models');
+    const theirs = await open(server, '/models', { as: 'nobody' });
+    await logIn(theirs, 'kim', password);
+    await see(() => pathOf(theirs)).toBe('/dashboard/account');
+    await theirs.getByText('Your password was made for you.').waitFor();
+    await theirs.getByRole('link', { name: 'Models' }).click();
+    await see(() => pathOf(theirs)).toBe('/dashboard/account');
+    await theirs.getByLabel('Current password').fill(password);
+    await theirs.getByLabel('New password', { exact: false }).first().fill('a password of my own');
+    await theirs.getByLabel('New password again').fill('a password of another');
+    await theirs.getByRole('button', { name: 'Change the password' }).click();
+    await theirs.getByText('The two new passwords differ.').waitFor();
+    await theirs.getByLabel('New password again').fill('a password of my own');
+    await theirs.getByRole('button', { name: 'Change the password' }).click();
+    await see(() => pathOf(theirs)).toBe('/dashboard/models');
 
-  await row.getByRole('button', { name: 'Make admin' }).click();
-  const asked = page.getByRole('dialog', { name: 'Change the role of kim?' });
-  await asked.getByRole('button', { name: 'Make admin' }).click();
-  await see(() => textOf(row)).toMatch(/Admin/);
-  await row.getByRole('button', { name: 'Remove' }).click();
-  await page
-    .getByRole('dialog', { name: 'Remove the user kim?' })
-    .getByRole('button', { name: 'Remove' })
-    .click();
-  await see(() => row.count()).toBe(0);
+    await row.getByRole('button', { name: 'Make admin' }).click();
+    const asked = page.getByRole('dialog', { name: 'Change the role of kim?' });
+    await asked.getByRole('button', { name: 'Make admin' }).click();
+    await see(() => textOf(row)).toMatch(/Admin/);
+    // Their session has ended, and its stream with it.
+    await see(() => pathOf(theirs)).toBe('/dashboard/login');
+    await row.getByRole('button', { name: 'Remove' }).click();
+    await page
+      .getByRole('dialog', { name: 'Remove the user kim?' })
+      .getByRole('button', { name: 'Remove' })
+      .click();
+    await see(() => row.count()).toBe(0);
+  },
+);
+
+pageTest('a first log-in goes on to the page that was asked for, without a warning', async ({ open }) => {
+  const server = await served();
+  await server.register('box', (await lastingEngine()).url);
+  const made = await server.send('POST', '/api/users', { username: 'noor', role: 'viewer' });
+  const page = await open(server, '/endpoints?sort=-name', { as: 'nobody' });
+  await page.evaluate(() => {
+    const warnings: string[] = [];
+    new MutationObserver(() => {
+      for (const bar of document.querySelectorAll('[data-testid=connection]'))
+        warnings.push(bar.textContent ?? '');
+    }).observe(document.body, { childList: true, subtree: true });
+    Object.assign(window, { warnings });
+  });
+  await logIn(page, 'noor', made.json.generated_password);
+  await page.getByText('Your password was made for you.').waitFor();
+  await page.getByLabel('Current password').fill(made.json.generated_password);
+  await page.getByLabel('New password', { exact: false }).first().fill('a password of my own');
+  await page.getByLabel('New password again').fill('a password of my own');
+  const stream = page.waitForRequest('**/api/dashboard/events');
+  await page.getByRole('button', { name: 'Change the password' }).click();
+  await stream;
+  await see(() => pathOf(page)).toBe('/dashboard/endpoints');
+  expect(queryOf(page)).toEqual({ sort: '-name' });
+  // The new session hears of what changes.
+  await server.register('new-box', (await lastingEngine({ models: ['new'] })).url);
+  await page.getByRole('link', { name: 'new-box' }).waitFor();
+  expect(await page.evaluate(() => (window as unknown as { warnings: string[] }).warnings)).toEqual([]);
 });
+
+for (const locale of ['en-US', 'ja-JP']) {
+  pageTest(`users can be changed on a narrow screen (${locale})`, async ({ open }) => {
+    const { server } = await house();
+    await server.send('POST', '/api/users', { username: 'sasha', role: 'viewer' });
+    const page = await open(server, '/users', { locale, viewport: { width: 390, height: 740 } });
+    const row = page.getByRole('row', { name: /^sasha/ });
+    const buttons = row.getByRole('button');
+    await see(() => buttons.count()).toBe(3);
+    for (const button of await buttons.all()) {
+      const box = await button.boundingBox();
+      expect(box?.x).toBeGreaterThan(0);
+      expect((box?.x ?? 0) + (box?.width ?? 0)).toBeLessThanOrEqual(390);
+    }
+    const lines = await row.getByText(/^(Viewer|閲覧者)$/).evaluate((cell) => {
+      const range = document.createRange();
+      range.selectNodeContents(cell);
+      return range.getClientRects().length;
+    });
+    expect(lines).toBe(1);
+  });
+}
 
 pageTest('a password is reset after a question, and the new one is shown', async ({ open }) => {
   const { server } = await house();
@@ -277,6 +332,15 @@ pageTest('the audit log shows who did what, is filtered, and proves itself', asy
   expect(await page.getByRole('searchbox', { name: 'What' }).inputValue()).toBe(action);
   await page.getByRole('button', { name: 'Verify the chain' }).click();
   await page.getByText(/^All \d+ lines are whole and in order\.$/).waitFor();
+});
+
+pageTest('a long name leaves all columns of the audit log in sight', async ({ open }) => {
+  const server = await served();
+  await server.register('n'.repeat(120), (await lastingEngine()).url);
+  const page = await open(server, '/audit', { viewport: { width: 1440, height: 900 } });
+  await page.locator('tbody').getByText('n'.repeat(120)).first().waitFor();
+  const box = await page.getByRole('columnheader', { name: 'Detail' }).boundingBox();
+  expect((box?.x ?? 0) + (box?.width ?? 0)).toBeLessThanOrEqual(1440);
 });
 
 pageTest('the audit log has pages', async ({ open }) => {

@@ -16,7 +16,7 @@ async function violations(page: Page, where: string): Promise<string[]> {
   // The page's policy lets no script in but by the debugger.
   await page.evaluate(`${AXE};undefined`);
   const { violations: found } = (await page.evaluate(
-    `axe.run(document, { runOnly: { type: 'tag', values: ${JSON.stringify(TAGS)} }, resultTypes: ['violations'] })`,
+    `axe.run(document, { runOnly: { type: 'tag', values: ${JSON.stringify(TAGS)} }, resultTypes: ['violations'], rules: { region: { enabled: true } } })`,
   )) as AxeResults;
   return found.flatMap(({ id, nodes }) =>
     nodes.map(

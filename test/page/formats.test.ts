@@ -1,7 +1,7 @@
 // @vitest-environment happy-dom
 import { beforeEach, expect, test } from 'vitest';
 import { amount } from '../../src/dashboard/format/amounts.js';
-import { ago, calendarDay, exactTime } from '../../src/dashboard/format/times.js';
+import { ago, calendarDay, clockTime, exactTime, shortTime } from '../../src/dashboard/format/times.js';
 import { setLanguage } from '../../src/dashboard/words/index.js';
 
 beforeEach(() => setLanguage('en'));
@@ -72,6 +72,22 @@ test('times ago are whole units, rounded towards now', () => {
 
 test('an exact time names its zone', () => {
   expect(exactTime(Date.UTC(2026, 0, 1, 12, 0, 5))).toMatch(/2026.*:05.*(UTC|GMT|[A-Z]{3,4})/);
+});
+
+test.each(['en', 'ja'] as const)('hours go from 0 to 23 (%s)', (language) => {
+  setLanguage(language);
+  const yesterday = new Date(Date.now() - 86_400_000);
+  for (const [hour, words] of [
+    [0, '00:05'],
+    [8, '08:05'],
+    [17, '17:05'],
+  ] as const) {
+    const at = yesterday.setHours(hour, 5, 0, 0);
+    expect(clockTime(at)).toBe(words);
+    expect(shortTime(at)).toMatch(new RegExp(` ${words}$`));
+    expect(exactTime(at)).toContain(`${words.replace(/^0(?=\d)/, '')}:00`);
+    expect(exactTime(at)).not.toMatch(/AM|PM|午/);
+  }
 });
 
 test('a calendar day is the same day in every zone', () => {

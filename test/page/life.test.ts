@@ -1,6 +1,6 @@
 import type { Page } from 'playwright-core';
 import { expect } from 'vitest';
-import { pageTest, SERVER_GONE, see, served, textOf } from '../support/page.js';
+import { pageTest, pathOf, SERVER_GONE, see, served, textOf } from '../support/page.js';
 import { engine, until } from '../support/server.js';
 
 /** Freed by a server that has ended; the next one of the same test gets it again. */
@@ -177,6 +177,67 @@ pageTest('the list of requests has what ended while the connection was lost', as
   await see(async () => textOf(rows.first())).toContain('meanwhile');
 });
 
+pageTest('pages that nobody has opened yet open while the server is away', async ({ open, expects }) => {
+  expects(SERVER_GONE);
+  const first = await served();
+  await first.register('box', (await engine()).url);
+  const page = await open(first);
+  const settings = page.waitForResponse(/assets\/Settings-.*\.js$/);
+  await page.reload();
+  await (await settings).finished();
+  await page.getByRole('link', { name: /^box: / }).waitFor();
+  await first.end('SIGKILL');
+  await page.getByTestId('connection').waitFor();
+  await page.getByRole('link', { name: 'Settings' }).click();
+  await page.getByRole('heading', { level: 1, name: 'Settings' }).waitFor();
+  await page.getByTestId('connection').waitFor();
+  await served({ dataDir: first.dataDir, args: samePort(first.url) });
+  await see(() => page.getByTestId('connection').count()).toBe(0);
+  await page.getByRole('link', { name: 'Models' }).click();
+  await page.getByRole('link', { name: 'sim-small' }).waitFor();
+});
+
+pageTest(
+  'a page whose file cannot be had leaves what is shown alone, and opens once the server is back',
+  async ({ open, expects }) => {
+    expects(SERVER_GONE);
+    const first = await served();
+    await first.register('box', (await engine()).url);
+    const page = await open(first);
+    // A tab that was opened a moment before the end has not fetched the other pages yet.
+    await page.addInitScript(() => {
+      window.requestIdleCallback = () => 0;
+    });
+    await (await page.context().newCDPSession(page)).send('Network.setCacheDisabled', {
+      cacheDisabled: true,
+    });
+    await page.reload();
+    const square = page.getByRole('link', { name: /^box: / });
+    await square.waitFor();
+    await first.end('SIGKILL');
+    await page.getByTestId('connection').waitFor();
+    for (const [key, name] of [
+      ['m', 'models'],
+      ['k', 'keys'],
+    ] as const) {
+      // The page looks whether the server has it.
+      const looked = page.waitForRequest(`**/dashboard/${name}`);
+      await page.keyboard.press('g');
+      await page.keyboard.press(key);
+      await looked;
+      expect(pathOf(page)).toBe('/dashboard/');
+      expect(await square.count()).toBe(1);
+      await page.getByTestId('connection').waitFor();
+    }
+    await served({ dataDir: first.dataDir, args: samePort(first.url) });
+    await page.getByRole('button', { name: 'New key' }).waitFor();
+    expect(pathOf(page)).toBe('/dashboard/keys');
+    await see(() => page.getByTestId('connection').count()).toBe(0);
+    await page.getByRole('link', { name: 'Models' }).click();
+    await page.getByRole('link', { name: 'sim-small' }).waitFor();
+  },
+);
+
 pageTest('an impatient person can ask for the next try at once', async ({ open, expects }) => {
   expects(SERVER_GONE);
   const first = await served();
@@ -193,6 +254,41 @@ pageTest('an impatient person can ask for the next try at once', async ({ open, 
     .catch(() => {});
   await see(() => page.getByTestId('connection').count()).toBe(0);
 });
+
+for (const [width, height] of [
+  [1440, 900],
+  [390, 740],
+] as const) {
+  pageTest(
+    `a lost connection is seen in an open sheet, and tried anew from there (${width} px)`,
+    async ({ open, expects }) => {
+      expects(SERVER_GONE);
+      const first = await served();
+      const { id } = await first.register('box', (await engine()).url);
+      await first.chat('sim-small');
+      const page = await open(first, `/endpoints/${id}`, { viewport: { width, height } });
+      const sheet = page.getByRole('dialog', { name: 'box' });
+      await see(() => textOf(sheet.getByTestId('total'))).toBe('1');
+      expect(await page.getByTestId('connection').count()).toBe(0);
+      await first.end('SIGKILL');
+      const bar = sheet.getByTestId('connection');
+      await bar.getByText(/^Connection lost\./).waitFor();
+      expect(await textOf(sheet.getByTestId('total'))).toBe('1');
+      const box = await bar.boundingBox();
+      expect(box?.y).toBeLessThan(height / 2);
+      const again = bar.getByRole('button', { name: 'Try again' });
+      // What lies under something else, or out of the window, cannot be clicked.
+      await again.click({ trial: true });
+      await page.keyboard.press('Tab');
+      await see(() => again.evaluate((one) => one === document.activeElement)).toBe(true);
+      await served({ dataDir: first.dataDir, args: samePort(first.url) });
+      await page.keyboard.press('Enter');
+      await see(() => page.getByTestId('connection').count()).toBe(0);
+      await sheet.getByRole('button', { name: 'Close' }).click();
+      await page.getByText('1 of 1').waitFor();
+    },
+  );
+}
 
 pageTest('what cannot be loaded says so and is tried again on request', async ({ open, expects }) => {
   expects(/net::ERR_FAILED .*settings/);

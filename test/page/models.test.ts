@@ -1,6 +1,16 @@
 import type { Page } from 'playwright-core';
 import { expect } from 'vitest';
-import { lastingEngine, lastingServer, lazily, pageTest, queryOf, see, textOf } from '../support/page.js';
+import {
+  lastingEngine,
+  lastingServer,
+  lazily,
+  pageTest,
+  queryOf,
+  see,
+  served,
+  textOf,
+} from '../support/page.js';
+import { engine, until } from '../support/server.js';
 
 const fleet = lazily(async () => {
   const server = await lastingServer();
@@ -65,6 +75,45 @@ pageTest('a model that nobody can serve now says so, and is found by its endpoin
   await page.getByRole('searchbox').fill('nowhere');
   await page.getByRole('button', { name: 'Clear the filter' }).click();
   await see(() => page.locator('tbody .row-line').count()).toBe(2);
+});
+
+pageTest(
+  'a model whose requests all fail is not told as serving although its endpoint is online',
+  async ({ open }) => {
+    const server = await served();
+    const box = await engine({ models: ['weak', 'strong'] });
+    const { id } = await server.register('box', box.url);
+    await server.chat('strong');
+    box.faults.always = { kind: 'status', status: 500 };
+    await until(async () => {
+      await server.chat('weak');
+      return (await server.get(`/api/endpoints/${id}`)).json.circuit !== 'closed';
+    });
+    const page = await open(server, '/models');
+    await see(() => textOf(row(page, 'weak'))).toContain('0 of 1 serving');
+    await see(() => textOf(row(page, 'strong'))).toContain('1 of 1 serving');
+    await row(page, 'weak').click();
+    const place = page.getByRole('dialog', { name: 'weak' }).getByRole('row', { name: /box/ });
+    await see(() => textOf(place)).toMatch(/Online\s+circuit (open|on trial)/);
+    await page.keyboard.press('Escape');
+    await row(page, 'strong').click();
+    const well = page.getByRole('dialog', { name: 'strong' }).getByRole('row', { name: /box/ });
+    await see(() => textOf(well)).toContain('Online');
+    expect(await textOf(well)).not.toContain('circuit');
+  },
+);
+
+pageTest('a long name of an endpoint leaves the other columns of a model in sight', async ({ open }) => {
+  const server = await served();
+  const box = await engine();
+  await server.register('n'.repeat(120), box.url);
+  await server.chat('sim-small');
+  const page = await open(server, '/models?model=sim-small', { viewport: { width: 390, height: 740 } });
+  const sheet = page.getByRole('dialog', { name: 'sim-small' });
+  const memory = sheet.getByRole('columnheader', { name: 'In memory' });
+  await sheet.getByText('n'.repeat(120)).waitFor();
+  const place = await memory.boundingBox();
+  expect((place?.x ?? 0) + (place?.width ?? 0)).toBeLessThanOrEqual(390);
 });
 
 pageTest('the order of the models stands in the address over a reload', async ({ open }) => {

@@ -11,7 +11,7 @@ import {
   served,
   textOf,
 } from '../support/page.js';
-import { engine } from '../support/server.js';
+import { engine, until } from '../support/server.js';
 
 const fleet = lazily(async () => {
   const server = await lastingServer();
@@ -31,6 +31,28 @@ pageTest('an empty house says so and leads to the form for the first endpoint', 
   await page.getByText('No endpoints yet').first().waitFor();
   await page.getByRole('link', { name: 'Add an endpoint' }).click();
   await page.getByRole('dialog', { name: 'Add an endpoint' }).waitFor();
+});
+
+pageTest('the square of an endpoint whose requests fail says so in colour and words', async ({ open }) => {
+  const server = await served();
+  const box = await engine({ models: ['weak'] });
+  const { id } = await server.register('weak-box', box.url);
+  await server.register('well-box', (await engine({ models: ['strong'] })).url);
+  const page = await open(server);
+  const square = page.getByRole('link', { name: /^weak-box: / });
+  const well = page.getByRole('link', { name: /^well-box: Online, 0 in flight/ });
+  const colourOf = (one: typeof well) => one.evaluate((part) => getComputedStyle(part).borderBottomColor);
+  await well.waitFor();
+  await see(() => square.getAttribute('aria-label')).toBe('weak-box: Online, 0 in flight');
+  expect(await colourOf(square)).toBe(await colourOf(well));
+  box.faults.always = { kind: 'status', status: 500 };
+  await until(async () => {
+    await server.chat('weak');
+    return (await server.get(`/api/endpoints/${id}`)).json.circuit !== 'closed';
+  });
+  await see(() => square.getAttribute('data-tip')).toMatch(/^weak-box: Online, circuit (open|on trial), /);
+  expect(await square.getAttribute('aria-label')).toBe(await square.getAttribute('data-tip'));
+  expect(await colourOf(square)).not.toBe(await colourOf(well));
 });
 
 pageTest('the cards follow what happens, without a reload', async ({ open }) => {

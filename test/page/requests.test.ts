@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Locator, Page } from 'playwright-core';
 import { expect } from 'vitest';
-import { openStream } from '../support/clients.js';
+import { chatBody, openStream, startRequest } from '../support/clients.js';
 import {
   lastingEngine,
   lastingServer,
@@ -12,7 +12,7 @@ import {
   see,
   textOf,
 } from '../support/page.js';
-import { until } from '../support/server.js';
+import { pause, until } from '../support/server.js';
 
 const MANY = 170;
 
@@ -192,6 +192,38 @@ pageTest(
     await see(() => sheet.getByTestId('attempts').getByRole('listitem').count()).toBe(2);
   },
 );
+
+pageTest("dates are written as in the reader's own English, hours from 0 to 23", async ({ open }) => {
+  const { server } = await past();
+  for (const [locale, form] of [
+    ['en-GB', /^\d+ \w+ \d{4}, \d\d:\d\d:\d\d UTC$/],
+    ['en-US', /^\w+ \d+, \d{4}, \d\d:\d\d:\d\d UTC$/],
+  ] as const) {
+    const page = await open(server, '/requests?model=bulk', { locale });
+    const time = rowsIn(history(page)).first().locator('time').first();
+    await see(() => time.getAttribute('data-tip')).toMatch(form);
+    expect(await textOf(time)).toMatch(/\d\d:\d\d(:\d\d)?$/);
+  }
+});
+
+pageTest('a request that was given up shows what it waited for', async ({ open }) => {
+  const { server, box } = await past();
+  box.faults.next.push({ kind: 'hang' });
+  const sent = startRequest(server.url, '/v1/chat/completions', { method: 'POST', body: chatBody('bulk') });
+  sent.on('error', () => {});
+  await pause(400);
+  sent.destroy();
+  const newest = async () =>
+    (await server.get('/api/dashboard/request-responses?model=bulk&limit=1')).json.records[0];
+  await until(async () => (await newest()).attempts[0]?.outcome === 'cancelled');
+  box.release();
+  const page = await open(server, `/requests/${(await newest()).id}`);
+  const phases = page.getByTestId('phases');
+  await see(() => textOf(phases)).toMatch(/Waiting for the first byte (3|4|5|6|7|8|9)\d\d ms/);
+  const bar = await phases.locator('.phases').boundingBox();
+  const waited = await phases.locator('.phases .firstByte').boundingBox();
+  expect(waited?.width).toBeGreaterThan((bar?.width ?? 0) * 0.8);
+});
 
 pageTest('a request that does not exist says so', async ({ open, expects }) => {
   expects(/status of 404 .*request-responses/);

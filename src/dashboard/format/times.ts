@@ -51,13 +51,22 @@ export function calendarDay(date: string): string {
   );
 }
 
+/** Dates are written as in the reader's own English, if it is English. */
+const ENGLISH = navigator.languages.find((one) => /^en\b/i.test(one)) ?? 'en';
+
+/** A format in the language of the page, with hours from 0 to 23. */
+export function timeFormat(options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat {
+  const locale = language() === 'en' ? ENGLISH : language();
+  return new Intl.DateTimeFormat(locale, { ...options, hourCycle: 'h23' });
+}
+
 const formats = new Map<string, Intl.DateTimeFormat>();
 
 function dated(name: string, options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat {
   const key = `${language()} ${name}`;
   const known = formats.get(key);
   if (known !== undefined) return known;
-  const made = new Intl.DateTimeFormat(language(), options);
+  const made = timeFormat(options);
   formats.set(key, made);
   return made;
 }

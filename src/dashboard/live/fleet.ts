@@ -29,6 +29,14 @@ export const heardAt = shallowRef<number | null>(null);
 
 export const endpoints = computed(() => [...byId.value.values()]);
 export const endpointById = (id: string): Endpoint | undefined => byId.value.get(id);
+/** The circuit of a model there; what an endpoint tells is the worst of its own and those of all its models. */
+export function circuitOf(id: string, model: string): Endpoint['circuit'] {
+  const worst = byId.value.get(id)?.circuit ?? 'closed';
+  const open = problems.value.filter((one) => one.code === 'circuit_open' && one.endpoint_id === id);
+  // Until it is told which one it is, it may be this.
+  const isMeant = open.length === 0 || open.some(({ detail }) => detail === null || detail === model);
+  return isMeant ? worst : 'closed';
+}
 /** Today's tokens per second there. */
 export const tpsOf = (id: string): EndpointTps | undefined => tpsById.value.get(id);
 /** Counts changes of rates by endpoint: whoever shows them by model asks again. */

@@ -34,6 +34,7 @@ export const common = section('common', {
   timeZone: { en: 'Times are in {zone}', ja: '時刻は {zone}' },
   serverDays: { en: 'Days are counted in {zone}', ja: '日付の区切りは {zone}' },
   live: { en: 'Live', ja: 'ライブ' },
+  connection: { en: 'Connection', ja: '接続' },
   connecting: { en: 'Connecting …', ja: '接続中…' },
   polling: {
     en: 'No live stream; refreshing every few seconds',

@@ -38,6 +38,7 @@ export const overviewWords = section('overview', {
     ja: '1 マスが 1 エンドポイント。濃いほど処理中が多い',
   },
   inFlightAt: { en: '{name}: {status}, {count} in flight', ja: '{name}: {status}、処理中 {count}' },
+  withCircuit: { en: '{state}, {circuit}', ja: '{state}、{circuit}' },
   noEndpoints: { en: 'No endpoints yet', ja: 'エンドポイントがありません' },
   noEndpointsHint: {
     en: 'Add the first inference box: Ollama, vLLM, LM Studio, llama.cpp, SGLang or any OpenAI-compatible server.',
