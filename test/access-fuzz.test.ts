@@ -1,11 +1,10 @@
 import { Agent, type OutgoingHttpHeaders, request } from 'node:http';
 import { connect } from 'node:net';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import fc from 'fast-check';
 import { expect, onTestFinished, test } from 'vitest';
 import type { Doorway } from '../src/http/doorways.js';
-import { type LocalServer, pause, startLocal, TEST_KEY } from './support/server.js';
+import { memoryInUse } from './support/memory.js';
+import { type LocalServer, startLocal, TEST_KEY } from './support/server.js';
 
 /** Another one by FUZZ_SEED; fast-check tells the seed and the path of a failure. */
 const SEED = Number(process.env.FUZZ_SEED ?? 20_260_115);
@@ -567,11 +566,5 @@ async function hold<T>(law: fc.IAsyncPropertyWithHooks<T>, seed: number, numRuns
 }
 
 async function heapUsed(): Promise<number> {
-  setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as () => void;
-  for (let i = 0; i < 5; i += 1) {
-    await pause(20);
-    collect();
-  }
-  return process.memoryUsage().heapUsed;
+  return (await memoryInUse(5, 20)).heapUsed;
 }

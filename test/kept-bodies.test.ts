@@ -1,10 +1,9 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { expect, onTestFinished, test } from 'vitest';
 import { openStream } from './support/clients.js';
-import { pause, startLocal } from './support/server.js';
+import { memoryInUse } from './support/memory.js';
+import { startLocal } from './support/server.js';
 
 const MIB = 1024 * 1024;
 const STREAMS = 24;
@@ -33,13 +32,7 @@ async function forgetfulEngine(): Promise<string> {
 
 /** Bytes of all buffers that somebody still holds. */
 async function heldBytes(): Promise<number> {
-  setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as () => void;
-  for (let i = 0; i < 3; i += 1) {
-    await pause(10);
-    collect();
-  }
-  return process.memoryUsage().arrayBuffers;
+  return (await memoryInUse(3, 10)).arrayBuffers;
 }
 
 test.each([

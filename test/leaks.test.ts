@@ -1,9 +1,8 @@
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { expect, test } from 'vitest';
 import { settle } from '../src/actors/settle.js';
 import { throwing } from './support/faults.js';
 import { finished, HEALTHY, START, startHouse } from './support/house.js';
+import { memoryInUse } from './support/memory.js';
 import { pause } from './support/server.js';
 
 const CRASHES = 10_000;
@@ -92,11 +91,5 @@ test.each(KINDS)(
 );
 
 async function heapUsed(): Promise<number> {
-  setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as () => void;
-  for (let i = 0; i < 3; i += 1) {
-    await pause(5);
-    collect();
-  }
-  return process.memoryUsage().heapUsed;
+  return (await memoryInUse(3, 5)).heapUsed;
 }

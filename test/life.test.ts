@@ -521,12 +521,7 @@ test('there is one line per finished request, without prompt, answer or key', as
   box.faults.next.push({ kind: 'cut' });
   await ask('cut', { stream: true });
   expect(await server.end()).toBe(0);
-  const lines = server
-    .output()
-    .split('\n')
-    .filter((line) => line.startsWith('{'))
-    .map((line) => JSON.parse(line));
-  const finished = lines.filter(({ request_id }) => request_id !== undefined);
+  const finished = server.logLines().filter(({ request_id }) => request_id !== undefined);
   expect(finished.map(({ request_id }) => request_id)).toEqual(['whole', 'stream', 'refused', 'cut']);
   expect(server.output()).not.toMatch(/canary|plays every night/);
 });

@@ -108,14 +108,8 @@ test('an actor that is parked is told by its code, and what is told elsewhere is
 test('the log of a server says that an endpoint went and came back, and that the server stopped', async () => {
   const box = await engine();
   const server = await spawnServer({ args: ['--endpoint', `box=${box.url}`] });
-  const lines = () =>
-    server
-      .output()
-      .split('\n')
-      .filter((line) => line.startsWith('{'))
-      .map((line) => JSON.parse(line));
   const told = (problem: string, over: boolean) =>
-    lines().find((line) => line.problem === problem && line.msg.startsWith('over: ') === over);
+    server.logLines().find((line) => line.problem === problem && line.msg.startsWith('over: ') === over);
   await until(async () => (await server.get('/api/endpoints')).json.endpoints[0]?.status === 'online');
   box.faults.models = { kind: 'status', status: 500 };
   await until(() => told('endpoint_offline', false) !== undefined, 8000, 'a line about the endpoint');
@@ -125,7 +119,7 @@ test('the log of a server says that an endpoint went and came back, and that the
   expect(told('endpoint_offline', true)).toMatchObject({ level: 30, endpoint: 'box' });
 
   expect(await server.end()).toBe(0);
-  expect(lines().at(-1)).toMatchObject({ level: 30, exit_code: 0, msg: 'stopped' });
+  expect(server.logLines().at(-1)).toMatchObject({ level: 30, exit_code: 0, msg: 'stopped' });
 });
 
 test('the log tells of requests that were refused before anybody was asked, which have no row', async () => {
@@ -137,12 +131,7 @@ test('the log tells of requests that were refused before anybody was asked, whic
   expect((await server.chat('x'.repeat(100_000))).status).toBe(404);
   expect((await server.chat('sim-small')).status).toBe(200);
   expect(await server.end()).toBe(0);
-  const lines = server
-    .output()
-    .split('\n')
-    .filter((line) => line.startsWith('{'))
-    .map((line) => JSON.parse(line));
-  const told = (msg: string) => lines.filter((line) => line.msg === msg);
+  const told = (msg: string) => server.logLines().filter((line) => line.msg === msg);
   expect(told('refused')).toMatchObject([
     { type: 'chat', model: 'no-such-model', status: 404, code: 'model_not_found', error: expect.any(String) },
     { type: 'embeddings', model: null, status: 400, code: 'invalid_request', error: expect.any(String) },

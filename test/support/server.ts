@@ -39,6 +39,9 @@ export interface ServerProcess extends Api {
   child: ChildProcess;
   /** Standard output and error so far. */
   output(): string;
+  /** The lines of its log so far. */
+  // biome-ignore lint/suspicious/noExplicitAny: lines are judged by the assertions on them
+  logLines(): any[];
   /** Sends a signal and waits for the end; answers the exit code, or the signal's name. */
   end(signal?: NodeJS.Signals): Promise<number | string>;
 }
@@ -54,6 +57,12 @@ export async function spawnServer(options: ServerOptions = {}): Promise<ServerPr
     dataDir,
     child: run.child,
     output: run.output,
+    logLines: () =>
+      run
+        .output()
+        .split('\n')
+        .filter((line) => line.startsWith('{'))
+        .map((line) => JSON.parse(line)),
     end: run.end,
   };
 }
