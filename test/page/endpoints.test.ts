@@ -145,6 +145,38 @@ pageTest('the numbers of an open sheet follow the requests', async ({ open }) =>
   expect(await textOf(sheet(page, 'slow-box').getByTestId('today'))).toMatch(/1 failed/i);
 });
 
+pageTest('an answer that is older than what was pushed meanwhile is not the last', async ({ open }) => {
+  const server = await served();
+  const { id } = await server.register('box', (await engine()).url);
+  const page = await open(server, '/endpoints');
+  let release = () => {};
+  const held = new Promise<void>((done) => {
+    release = done;
+  });
+  let answers = 0;
+  for (const name of ['today-stats', 'daily-stats?*']) {
+    await page.route(
+      `**/api/endpoints/${id}/${name}`,
+      async (route) => {
+        const response = await route.fetch();
+        answers += 1;
+        await held;
+        await route.fulfill({ response });
+      },
+      { times: 1 },
+    );
+  }
+  await page.getByText('box').first().click();
+  await until(() => answers === 2, 10_000, 'both answers');
+  await server.chat('sim-small');
+  await see(() => textOf(sheet(page, 'box').getByTestId('total'))).toBe('1');
+  release();
+  await sheet(page, 'box')
+    .getByRole('img', { name: /1 Successful, 0 Failed/ })
+    .waitFor();
+  await see(() => textOf(sheet(page, 'box').getByTestId('today'))).toMatch(/^1/);
+});
+
 pageTest('an admin tests an endpoint and syncs its models, and is told what came of it', async ({ open }) => {
   const server = await served();
   const box = await engine({ models: ['one'] });

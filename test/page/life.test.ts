@@ -204,13 +204,15 @@ pageTest(
     const first = await served();
     await first.register('box', (await engine()).url);
     const page = await open(first);
+    await new Promise((r) => setTimeout(r, 4000));
     // A tab that was opened a moment before the end has not fetched the other pages yet.
     await page.addInitScript(() => {
       window.requestIdleCallback = () => 0;
     });
-    await (await page.context().newCDPSession(page)).send('Network.setCacheDisabled', {
-      cacheDisabled: true,
-    });
+    // What this first tab has fetched in its idle time must not serve the next.
+    const network = await page.context().newCDPSession(page);
+    await network.send('Network.enable');
+    await network.send('Network.setCacheDisabled', { cacheDisabled: true });
     await page.reload();
     const square = page.getByRole('link', { name: /^box: / });
     await square.waitFor();
@@ -221,7 +223,7 @@ pageTest(
       ['k', 'keys'],
     ] as const) {
       // The page looks whether the server has it.
-      const looked = page.waitForRequest(`**/dashboard/${name}`);
+      const looked = page.waitForRequest(`${first.url}/dashboard/${name}`);
       await page.keyboard.press('g');
       await page.keyboard.press(key);
       await looked;

@@ -1,4 +1,5 @@
 import { QueryClient } from '@tanstack/vue-query';
+import type { Ref } from 'vue';
 import { Refusal } from '../api/http.js';
 
 /** What was asked of the server, kept for a moment and asked again. */
@@ -12,3 +13,15 @@ export const queries = new QueryClient({
     },
   },
 });
+
+interface Query {
+  isFetching: Ref<boolean>;
+  refetch(options: { cancelRefetch: boolean }): Promise<{ isSuccess: boolean }>;
+}
+
+/** Asks anew, and answers whether that went well. An answer that is on its way may be older than the reason to ask. */
+export async function askAnew(query: Query): Promise<boolean> {
+  const join = { cancelRefetch: false };
+  if (query.isFetching.value) await query.refetch(join);
+  return (await query.refetch(join)).isSuccess;
+}
