@@ -534,7 +534,9 @@ test('nothing that is sent makes the server fail, answer nonsense, stop or grow'
   );
   await hold(bytes, SEED, WIRE_RUNS);
   agent.destroy();
-  const after = await heapUsed();
+  // What the last connections took is let go of seconds after them.
+  const growth = async () => (await heapUsed()) - before;
+  await expect.poll(growth, { timeout: 30_000, interval: 250 }).toBeLessThan(MOST_GROWTH);
 
   // Shrinking aside nothing was left out, and what was sent came past the door in every way there is.
   expect(cases).toBe((WARM_UP_RUNS + RUNS) * BATCH + WIRE_RUNS * WIRE_BATCH);
@@ -550,7 +552,6 @@ test('nothing that is sent makes the server fail, answer nonsense, stop or grow'
   expect((await server.send('POST', '/api/auth/login', admin)).status).toBe(200);
   expect((await server.get('/api/endpoints')).json.total).toBe(0);
   expect(Object.keys(Object.prototype)).toEqual([]);
-  expect(after - before).toBeLessThan(MOST_GROWTH);
 }, 240_000);
 
 /** As `fc.assert`, without 100 kB of the requests that stood beside the one that the message names. */

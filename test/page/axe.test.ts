@@ -13,6 +13,8 @@ const house = lazily(furnished);
 async function violations(page: Page, where: string): Promise<string[]> {
   await see(() => page.locator('.waiting').count()).toBe(0);
   await see(() => page.getByText(/^Loading …$/).count()).toBe(0);
+  // What is still on its way in is paler than it will be.
+  await see(() => page.evaluate(() => document.getAnimations().length)).toBe(0);
   // The page's policy lets no script in but by the debugger.
   await page.evaluate(`${AXE};undefined`);
   const { violations: found } = (await page.evaluate(

@@ -142,7 +142,7 @@ pageTest('the numbers of an open sheet follow the requests', async ({ open }) =>
   await sheet(page, 'slow-box')
     .getByRole('img', { name: /1 Successful, 1 Failed/ })
     .waitFor();
-  expect(await textOf(sheet(page, 'slow-box').getByTestId('today'))).toMatch(/1 failed/i);
+  await see(() => textOf(sheet(page, 'slow-box').getByTestId('today'))).toMatch(/1 failed/i);
 });
 
 pageTest('an answer that is older than what was pushed meanwhile is not the last', async ({ open }) => {
@@ -265,7 +265,10 @@ pageTest('an endpoint that somebody else removes is gone from the open sheet', a
   const server = await served();
   const { id } = await server.register('doomed', (await engine()).url);
   const page = await open(server, `/endpoints/${id}`);
-  await sheet(page, 'doomed').waitFor();
+  await see(() => textOf(sheet(page, 'doomed').getByTestId('today'))).toBe('0');
+  await sheet(page, 'doomed')
+    .getByRole('img', { name: /0 Successful, 0 Failed/ })
+    .waitFor();
   await server.send('DELETE', `/api/endpoints/${id}`);
   await page.getByText('This endpoint does not exist any more').waitFor();
 });

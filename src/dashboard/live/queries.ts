@@ -19,9 +19,12 @@ interface Query {
   refetch(options: { cancelRefetch: boolean }): Promise<{ isSuccess: boolean }>;
 }
 
-/** Asks anew, and answers whether that went well. An answer that is on its way may be older than the reason to ask. */
-export async function askAnew(query: Query): Promise<boolean> {
+/**
+ * Asks anew, and answers whether that went well. An answer that is on its way may be older than the reason to ask: it is
+ * waited for, and what may not be asked about any more by then is not.
+ */
+export async function askAnew(query: Query, mayAsk: () => boolean = () => true): Promise<boolean> {
   const join = { cancelRefetch: false };
   if (query.isFetching.value) await query.refetch(join);
-  return (await query.refetch(join)).isSuccess;
+  return mayAsk() && (await query.refetch(join)).isSuccess;
 }
