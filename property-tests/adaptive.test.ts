@@ -279,6 +279,7 @@ function world(policy: 'adaptive' | 'least-busy', random: () => number): World {
     catalogue: { candidates: (model: string) => made.boxes.get(model) ?? [] } as unknown as Catalogue,
     turns: new Turns(),
     pins: new Pins(),
+    responses: new Pins(),
     explorations: new Explorations(),
     policy,
     overflowMs: 0,
@@ -342,6 +343,7 @@ const wantedOf = (model: string): Wanted => ({
   ...NO_DEMAND,
   model,
   session: null,
+  previous: null,
   user: null,
   prefixes: [],
 });

@@ -145,6 +145,7 @@ test.each(['affinity', 'adaptive'] as const)(
           catalogue: { candidates: () => boxes } as unknown as Catalogue,
           turns: new Turns(),
           pins: new Pins(),
+          responses: new Pins(),
           explorations: new Explorations(),
           policy,
           overflowMs: 0,
@@ -165,7 +166,7 @@ test.each(['affinity', 'adaptive'] as const)(
           }
           const { model, session, user, text } = step;
           const prefixes = prefixesOf(text);
-          const wanted: Wanted = { ...NO_DEMAND, model, session, user, prefixes };
+          const wanted: Wanted = { ...NO_DEMAND, model, session, user, previous: null, prefixes };
           const keys = prefixes.map(({ key }) => `${key} ${model}`).reverse();
           for (const name of [session, user]) if (name !== null) keys.push(`${name} ${model}`);
           const known = keys.flatMap((key) => was.get(key) ?? []);
@@ -211,6 +212,7 @@ test('looking where a request would go pins nothing', () => {
         catalogue: { candidates: () => boxes } as unknown as Catalogue,
         turns,
         pins,
+        responses: new Pins(),
         explorations: new Explorations(),
         policy: 'affinity',
         overflowMs: 0,
@@ -221,7 +223,7 @@ test('looking where a request would go pins nothing', () => {
       for (const step of list) {
         if (step.do !== 'ask') continue;
         const { model, session, user, text } = step;
-        chooser.look({ ...NO_DEMAND, model, session, user, prefixes: prefixesOf(text) });
+        chooser.look({ ...NO_DEMAND, model, session, user, previous: null, prefixes: prefixesOf(text) });
       }
       expect(pins.size).toBe(0);
       expect(turns.of('m', 'a')).toBe(0);

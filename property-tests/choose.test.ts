@@ -347,6 +347,30 @@ test('whoever could not be chosen has a reason that is true, and whoever could b
   );
 });
 
+test('what only one can go on from goes there as if nobody else were, or nowhere, and the others are told to lack it', () => {
+  let told = 0;
+  fc.assert(
+    fc.property(cases, chances, fc.nat(5), ({ all, tried }, list, i) => {
+      const one = all[i];
+      if (one === undefined) return;
+      const keeper = one.endpointId;
+      const ask = (of: Candidate[]) =>
+        chooseFor(of, NO_DEMAND, { ...PLAINLY, random: drawing(list), tried, keeper });
+      const choice = ask(all);
+      const alone = ask([one]);
+      expect([choice.chosen, choice.full, choice.trial]).toEqual([alone.chosen, alone.full, alone.trial]);
+      for (const { candidate, reason } of judge(choice)) {
+        if (candidate === one) expect(reason).not.toBe('lacks_response');
+        else if (!isOut(candidate, tried)) expect(reason).toBe('lacks_response');
+        else expect([reason, isTrue(String(reason), candidate, tried)]).toEqual([reason, true]);
+      }
+      if (choice.chosen !== undefined && all.length > 1) told += 1;
+    }),
+    { numRuns: 2000 },
+  );
+  expect(told).toBeGreaterThan(100);
+});
+
 function isTrue(reason: string, one: Candidate, tried: ReadonlySet<string>): boolean {
   switch (reason) {
     case 'tried':

@@ -19,6 +19,7 @@ test('what is wanted, and what is asked of the chooser for it, are no dictionari
     catalogue: { candidates: () => [] } as unknown as ChooserDeps['catalogue'],
     turns: new Turns(),
     pins: new Pins(),
+    responses: new Pins(),
     explorations: new Explorations(),
     policy: 'adaptive',
     overflowMs: 1000,

@@ -393,6 +393,43 @@ describe('tokens of a chat stream', () => {
   });
 });
 
+describe('the id of a response', () => {
+  const usage = { input_tokens: 1, output_tokens: 2 };
+  const id = 'resp_1';
+  const whole = Buffer.from(JSON.stringify({ output: [{ id: 'msg_1' }], usage, id, object: 'response' }));
+  const streamed = Buffer.from(
+    named('response.created', { response: { id } }) +
+      named('response.output_text.delta', { item_id: 'msg_1', delta: 'x' }) +
+      named('response.completed', { response: { id, output: [{ id: 'msg_1' }], usage } }),
+  );
+  const idOf = (options: TapOptions, chunks: Buffer[]) => {
+    const tap = createTap(options);
+    for (const chunk of chunks) {
+      tap.push(chunk);
+      if (!tap.ended) expect(tap.responseId).toBeNull();
+    }
+    tap.end();
+    return tap.responseId;
+  };
+
+  it('is found wherever the bytes are cut, in a stream and in JSON', () => {
+    for (const cut of everyCut(streamed)) expect(idOf(stream('responses'), cut)).toBe(id);
+    for (const cut of everyCut(whole)) expect(idOf({ ...json, kind: 'responses' }, cut)).toBe(id);
+  });
+
+  it('is none of another API, of what has failed, of what is no text, or of one that is too long', () => {
+    expect(idOf(json, [whole])).toBeNull();
+    expect(idOf(stream('messages'), [streamed])).toBeNull();
+    expect(idOf({ ...json, kind: 'responses' }, [whole.subarray(0, -1)])).toBeNull();
+    expect(idOf(stream('responses'), [streamed.subarray(0, -20)])).toBeNull();
+    for (const wrong of [7, null, '', 'x'.repeat(513), { id }]) {
+      expect(
+        idOf({ ...json, kind: 'responses' }, [Buffer.from(JSON.stringify({ id: wrong, usage }))]),
+      ).toBeNull();
+    }
+  });
+});
+
 describe('a responses stream', () => {
   const responses = stream('responses');
   const delta = named('response.output_text.delta', { delta: 'x' });

@@ -25,6 +25,7 @@ function room(...ids: string[]) {
     catalogue,
     turns: new Turns(),
     pins: new Pins(),
+    responses: new Pins(),
     explorations: new Explorations(),
     policy: 'least-busy',
     overflowMs: 1000,
@@ -41,7 +42,7 @@ function room(...ids: string[]) {
     const ticket = { id: `${model}${serial}`, model, key: '', priority: 0 };
     const waiter: Waiter = {
       ticket,
-      wanted: { ...NO_DEMAND, model, session: null, user: null, prefixes: [] },
+      wanted: { ...NO_DEMAND, model, session: null, user: null, previous: null, prefixes: [] },
       since: clock.now,
       tried: new Set(tried),
       begin: ({ chosen }) => {

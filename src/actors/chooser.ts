@@ -1,5 +1,5 @@
 import type { Candidate } from '../machines/candidate.js';
-import { type Choice, choose, PLAINLY } from '../machines/choose.js';
+import { type Choice, canBeAsked, choose, PLAINLY } from '../machines/choose.js';
 import { type Demand, isSurelyLonger, type Pin } from '../machines/demand.js';
 import type { PolicyName } from '../machines/policies.js';
 import type { Catalogue } from './catalogue.js';
@@ -13,6 +13,8 @@ export interface Wanted extends Omit<Demand, 'pin' | 'room'> {
   /** What its sender calls the conversation, and who is said to have it. */
   readonly session: string | null;
   readonly user: string | null;
+  /** The response, by its id, that it goes on from. */
+  readonly previous: string | null;
   /** Its beginnings, shortest first. */
   readonly prefixes: readonly { key: string; bytes: number }[];
 }
@@ -21,6 +23,8 @@ export interface ChooserDeps {
   catalogue: Catalogue;
   turns: Turns;
   pins: Pins;
+  /** Where responses are stored, by their ids. */
+  responses: Pins;
   explorations: Explorations;
   policy: PolicyName;
   overflowMs: number;
@@ -64,6 +68,7 @@ export class Chooser {
       waitedMs,
       ahead: ahead ?? this.#deps.ahead(model),
       mono: now,
+      keeper: this.#keeperOf(wanted, candidates, tried),
       mayExplore: policy === 'adaptive' && tried.size === 0 && explorations.mayExplore(model),
     });
   }
@@ -91,6 +96,11 @@ export class Chooser {
     if (user !== null) pins.note(keyIn(wanted.model, user), { endpointId, bytes: 0 });
   }
 
+  /** A response that its endpoint may have stored. */
+  answered(responseId: string, endpointId: string): void {
+    this.#deps.responses.note(responseId, { endpointId, bytes: 0 });
+  }
+
   /** The largest context there is, in tokens, if the prompt is surely longer; else null. */
   surelyExceeds(wanted: Wanted): number | null {
     let largest = 0;
@@ -106,6 +116,19 @@ export class Chooser {
   forget(endpointId: string): void {
     this.#deps.turns.forget(endpointId);
     this.#deps.pins.forget(endpointId);
+    this.#deps.responses.forget(endpointId);
+  }
+
+  /** The one endpoint that has the response a request goes on from, as long as it can be asked. */
+  #keeperOf(
+    { previous }: Wanted,
+    candidates: readonly Candidate[],
+    tried: ReadonlySet<string>,
+  ): string | null {
+    const keeper = previous === null ? undefined : this.#deps.responses.get(previous)?.endpointId;
+    if (keeper === undefined || tried.has(keeper)) return null;
+    const there = candidates.find((one) => one.endpointId === keeper);
+    return there !== undefined && canBeAsked(there) ? keeper : null;
   }
 
   #demandOf(wanted: Wanted, candidates: readonly Candidate[]): Demand {

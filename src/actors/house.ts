@@ -125,6 +125,7 @@ export function buildHouse(deps: HouseDeps): House {
     catalogue,
     turns,
     pins: new Pins(),
+    responses: new Pins(),
     explorations: new Explorations(),
     policy,
     overflowMs,

@@ -123,17 +123,21 @@ export class WaitingRoom {
       .some(({ endpointId }) => roster.entry(endpointId)?.status === 'restarting');
   }
 
-  /** The first in turn for whom there is room: one who was somewhere already, or asks for less, may find other room. */
+  /**
+   * The first in turn for whom there is room: one who was somewhere already, is for one endpoint alone, or asks for
+   * less, may find other room.
+   */
   #beginOne(model: string): boolean {
     const { chooser, mono } = this.#deps;
     let smallest = Number.POSITIVE_INFINITY;
     let ahead = 0;
     for (const id of turns(this.#queue(), model)) {
       const waiter = this.#waiters.get(id);
-      const isNew = waiter?.tried.size === 0;
-      // Where one had no room a shorter prompt may fit elsewhere.
-      if (waiter === undefined || (isNew && waiter.wanted.promptBytes >= smallest)) continue;
+      if (waiter === undefined) continue;
       const { wanted, tried, since } = waiter;
+      const mayGoAnywhere = tried.size === 0 && wanted.previous === null;
+      // Where one had no room a shorter prompt may fit elsewhere.
+      if (mayGoAnywhere && wanted.promptBytes >= smallest) continue;
       const choice = chooser.look(wanted, { tried, waitedMs: mono() - since, ahead });
       ahead += 1;
       if (choice.chosen !== undefined) {
@@ -144,7 +148,7 @@ export class WaitingRoom {
         waiter.begin(choice);
         return true;
       }
-      if (isNew) smallest = waiter.wanted.promptBytes;
+      if (mayGoAnywhere) smallest = wanted.promptBytes;
       if (this.#isHopeless(waiter, choice.full)) waiter.giveUp('nobody');
     }
     return false;

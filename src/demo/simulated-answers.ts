@@ -173,11 +173,16 @@ function finalResponse(draft: Draft): object {
   return responseObject(draft, status, [outputItem(draft, status)]);
 }
 
+/** What a later request goes on from. */
+export function responseId({ id }: Pick<Draft, 'id'>): string {
+  return `resp_${id}`;
+}
+
 function responseObject(draft: Draft, status: string, output: object[]): object {
-  const { id, created, model, request } = draft;
+  const { created, model, request } = draft;
   const final = status !== 'in_progress' && draft.reportUsage;
   return {
-    id: `resp_${id}`,
+    id: responseId(draft),
     object: 'response',
     created_at: created,
     status,
@@ -188,7 +193,7 @@ function responseObject(draft: Draft, status: string, output: object[]): object 
     model,
     output,
     parallel_tool_calls: true,
-    previous_response_id: null,
+    previous_response_id: request.previous_response_id ?? null,
     tool_choice: 'auto',
     tools: [],
     metadata: {},

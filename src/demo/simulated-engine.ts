@@ -11,6 +11,7 @@ import {
   isRecord,
   jsonAnswer,
   type RequestBody,
+  responseId,
   textAnswer,
   tokenLimit,
 } from './simulated-answers.js';
@@ -109,6 +110,8 @@ class Engine implements SimulatedEngine {
   readonly #sockets = new Set<Socket>();
   readonly #spoiled = new WeakSet<Socket>();
   readonly #closedHere = new WeakSet<Socket>();
+  /** Ids of answers of the responses API, which a request may go on from. */
+  readonly #stored = new Set<string>();
   readonly #gate = new EventEmitter().setMaxListeners(0);
 
   constructor(options: SimulatedEngineOptions) {
@@ -227,6 +230,10 @@ class Engine implements SimulatedEngine {
     const { model } = body;
     if (typeof model !== 'string') return errorAnswer(400, 'a model is missing', 'model');
     if (!this.#models().includes(model)) return errorAnswer(404, `no model '${model}'`, 'model');
+    const { previous_response_id: previous } = body;
+    if (kind === 'responses' && typeof previous === 'string' && !this.#stored.has(previous)) {
+      return errorAnswer(404, `no response '${previous}'`, 'previous_response_id');
+    }
     const { outputTokens = 12, firstTokenMs = 0, tokensPerSecond = 0 } = this.options;
     const draft = {
       request: body,
@@ -236,8 +243,14 @@ class Engine implements SimulatedEngine {
       outputTokens: Math.min(outputTokens, tokenLimit(body)),
       reportUsage: fault?.kind !== 'no_usage',
     };
+    if (kind === 'responses' && body.store !== false) this.#store(responseId(draft));
     const protocol = fault?.kind === 'wrong_protocol' ? otherProtocol(kind) : kind;
     return { ...inferenceAnswer(protocol, draft), firstTokenMs, tokensPerSecond };
+  }
+
+  #store(id: string): void {
+    this.#stored.add(id);
+    if (this.#stored.size > SEEN_LIMIT) this.#stored.delete(this.#stored.values().next().value as string);
   }
 
   #models(): readonly string[] {

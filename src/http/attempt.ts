@@ -65,6 +65,8 @@ export interface Seen {
   firstByteMs: number | null;
   /** The header of that name, as the endpoint sent it. */
   retryAfter: string | null;
+  /** Of an answer of the responses API, to go on from. */
+  responseId: string | null;
 }
 
 /** Nothing was sent to the client: the caller asks somebody else, or answers. */

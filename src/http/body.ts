@@ -17,6 +17,8 @@ export interface RequestBody {
   /** What the client calls the conversation, and its user: `prompt_cache_key` and `user`, of at most 512 bytes. */
   session: string | null;
   user: string | null;
+  /** The stored response that this one goes on from: `previous_response_id`, of at most 512 bytes. */
+  previous: string | null;
 }
 
 interface UsageSplice {
@@ -80,7 +82,7 @@ type Span = [from: number, to: number];
 
 const LIMITS = ['max_tokens', 'max_completion_tokens', 'max_output_tokens'] as const;
 const TURNS = ['messages', 'input', 'prompt'] as const;
-const CALLED = ['prompt_cache_key', 'user'] as const;
+const CALLED = ['prompt_cache_key', 'user', 'previous_response_id'] as const;
 const NAMES = ['model', 'stream', 'stream_options', ...LIMITS, ...TURNS, ...CALLED] as const;
 const OPTIONS = ['include_usage'];
 /** JSON would silently take the last one; the upstream might take the first. */
@@ -119,6 +121,7 @@ function readObject(body: Buffer): RequestBody {
     turns: findTurns(body, members),
     session: nameIn(body, members.prompt_cache_key),
     user: nameIn(body, members.user),
+    previous: nameIn(body, members.previous_response_id),
   };
 }
 

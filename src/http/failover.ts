@@ -319,6 +319,7 @@ export function failoverOf(deps: FailoverDeps) {
         const beside = lease.beside(mono);
         lease.close();
         request.noteAttempt(end, seen, tried, mono);
+        if (seen.responseId !== null) chooser.answered(seen.responseId, books.resolve(endpointId));
         if (counts) {
           if (final) finish(request, end);
           tell(turn, end, seen, hung, beside, mono - startedAt);

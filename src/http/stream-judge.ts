@@ -21,6 +21,7 @@ const DELTA_KEYS = ['content', 'reasoning_content', 'reasoning', 'refusal', 'too
 
 const DONE = /^data: *\[DONE\] *$/;
 const TYPE_FIRST = /^\s*\{\s*"type"\s*:\s*"([\w.]+)"/;
+const MOST_ID_CHARS = 512;
 const CARRIED_ERROR = 'the stream carried an error';
 /** A code or a type is a word, no sentence. */
 const ERROR_NAME = /^[a-z0-9][\w.-]{0,60}$/i;
@@ -34,6 +35,7 @@ export class StreamJudge implements SseListener {
   input: number | null = null;
   output: number | null = null;
   deltas = 0;
+  responseId: string | null = null;
   readonly #kind: TapKind;
   readonly #hideUsage: boolean;
   /** Events say what they are in `type`, and one of them is the last. Otherwise they hold `choices`. */
@@ -119,7 +121,9 @@ export class StreamJudge implements SseListener {
     const started = field(field(json, 'message'), 'usage');
     // What a message has put out when it starts is no count of what follows.
     this.#take({ input: readUsage(started).input, output: null });
-    this.#take(readUsage(field(field(json, 'response'), 'usage') ?? field(json, 'usage')));
+    const response = field(json, 'response');
+    this.#take(readUsage(field(response, 'usage') ?? field(json, 'usage')));
+    if (this.#kind === 'responses') this.responseId = readId(field(response, 'id')) ?? this.responseId;
     if (this.#kind === 'messages' ? type === 'message_stop' : COMPLETED.has(type)) this.#settle();
     else if (type === 'error' || (type === 'response.failed' && this.#kind === 'responses')) {
       this.#fail(errorIn(data));
@@ -150,6 +154,11 @@ export function readUsage(usage: unknown): Usage {
     input: count(field(usage, 'prompt_tokens')) ?? count(field(usage, 'input_tokens')),
     output: count(field(usage, 'completion_tokens')) ?? count(field(usage, 'output_tokens')),
   };
+}
+
+/** The id of a response; of no use where it is longer than any that is made. */
+export function readId(id: unknown): string | null {
+  return typeof id === 'string' && id !== '' && id.length <= MOST_ID_CHARS ? id : null;
 }
 
 function count(value: unknown): number | null {

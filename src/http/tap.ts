@@ -1,6 +1,6 @@
 import { JsonProgress, lastMember, topMember } from './json-scan.js';
 import { SseCutter } from './sse.js';
-import { readUsage, StreamJudge } from './stream-judge.js';
+import { readId, readUsage, StreamJudge } from './stream-judge.js';
 
 export type TapKind = 'chat_completions' | 'completions' | 'responses' | 'messages' | 'embeddings';
 
@@ -33,6 +33,8 @@ export interface Tap {
   readonly estimated: boolean;
   /** Deltas with content that have passed. */
   readonly deltas: number;
+  /** The id of a whole answer of the responses API, of at most 512 characters. */
+  readonly responseId: string | null;
 }
 
 export function createTap(options: TapOptions): Tap {
@@ -46,6 +48,7 @@ interface Verdict {
   readonly output: number | null;
   /** Null where there are none to count. */
   readonly deltas: number | null;
+  readonly responseId: string | null;
 }
 
 interface Relay {
@@ -53,7 +56,14 @@ interface Relay {
   end(): Buffer[];
 }
 
-const UNDECIDED: Verdict = { outcome: 'open', failure: null, input: null, output: null, deltas: null };
+const UNDECIDED: Verdict = {
+  outcome: 'open',
+  failure: null,
+  input: null,
+  output: null,
+  deltas: null,
+  responseId: null,
+};
 
 class AnswerTap implements Tap {
   mode: Tap['mode'];
@@ -99,6 +109,10 @@ class AnswerTap implements Tap {
     return this.#verdict.deltas ?? 0;
   }
 
+  get responseId(): string | null {
+    return this.#verdict.outcome === 'complete' ? this.#verdict.responseId : null;
+  }
+
   push(chunk: Buffer): Buffer[] {
     if (chunk.length === 0) return [];
     this.#seen += chunk.length;
@@ -137,7 +151,7 @@ class AnswerTap implements Tap {
       this.#relay = new SseCutter(judge);
       return this.#relay;
     }
-    const answer = mode === 'json' ? new JsonAnswer() : new OpaqueAnswer();
+    const answer = mode === 'json' ? new JsonAnswer(this.#options.kind) : new OpaqueAnswer();
     this.#verdict = answer;
     this.#relay = answer;
     return answer;
@@ -161,10 +175,16 @@ class JsonAnswer implements Verdict, Relay {
   input: number | null = null;
   output: number | null = null;
   readonly deltas = null;
+  responseId: string | null = null;
+  readonly #hasId: boolean;
   readonly #progress = new JsonProgress();
   readonly #chunks: Buffer[] = [];
   #kept = 0;
   #whole = true;
+
+  constructor(kind: TapKind) {
+    this.#hasId = kind === 'responses';
+  }
 
   push(chunk: Buffer): Buffer[] {
     // An answer in one piece, as most are, is read once, at its end.
@@ -184,6 +204,7 @@ class JsonAnswer implements Verdict, Relay {
       this.outcome = 'complete';
       const usage = this.#whole ? member?.value : lastMember(bytes.subarray(-TAIL), 'usage');
       ({ input: this.input, output: this.output } = readUsage(usage));
+      if (this.#hasId && this.#whole) this.responseId = readId(topMember(bytes, 'id')?.value);
     } else {
       this.outcome = 'failed';
       this.failure = this.#progress.wrong ? 'the answer is not one JSON value' : 'the JSON is not complete';
@@ -210,6 +231,7 @@ class OpaqueAnswer implements Verdict, Relay {
   readonly input = null;
   readonly output = null;
   readonly deltas = null;
+  readonly responseId = null;
 
   push(chunk: Buffer): Buffer[] {
     return [chunk];

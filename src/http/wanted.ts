@@ -51,13 +51,14 @@ class WantedByBody implements Wanted {
   readonly maxTokens: number | null;
   readonly session: string | null;
   readonly user: string | null;
+  readonly previous: string | null;
   readonly prefixes: readonly Prefix[];
   readonly #turns: RequestBody['turns'];
   readonly #body: () => Buffer;
   #textBytes = -1;
 
   constructor(
-    { model, stream, maxTokens, turns }: RequestBody,
+    { model, stream, maxTokens, turns, previous }: RequestBody,
     promptBytes: number,
     body: () => Buffer,
     session: string | null,
@@ -70,6 +71,7 @@ class WantedByBody implements Wanted {
     this.maxTokens = maxTokens;
     this.session = session;
     this.user = user;
+    this.previous = previous;
     this.prefixes = prefixes;
     this.#turns = turns;
     this.#body = body;

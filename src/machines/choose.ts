@@ -13,6 +13,7 @@ export type Rejection =
   | 'draining'
   | 'quarantined'
   | 'resting'
+  | 'lacks_response'
   | 'circuit_open'
   | 'on_trial'
   | 'hung'
@@ -41,6 +42,8 @@ export interface Choosing {
   ahead: number;
   /** Monotonic, ms. */
   mono: number;
+  /** The only endpoint that can go on from where the request does; null: anybody can. */
+  keeper: string | null;
   /** It may go to where nothing was measured for long. */
   mayExplore: boolean;
 }
@@ -59,6 +62,7 @@ export interface Choice {
   outlook: Outlook;
   candidates: readonly Candidate[];
   tried: ReadonlySet<string>;
+  keeper: string | null;
   /** Those who are equally well, and of these whom the policy had to choose from. */
   best: readonly Candidate[];
   able: readonly Candidate[];
@@ -80,6 +84,7 @@ export const PLAINLY: Choosing = {
   waitedMs: 0,
   ahead: 0,
   mono: 0,
+  keeper: null,
   mayExplore: false,
 };
 
@@ -95,9 +100,9 @@ export function choose(
   demand: Demand = NO_DEMAND,
   choosing: Choosing = PLAINLY,
 ): Choice {
-  const { policy, random, tried } = choosing;
-  const anybody = areAlike(candidates, demand, tried);
-  const { tier, best, trials } = anybody ? allOf(candidates) : bestOf(candidates, demand, tried);
+  const { policy, random, tried, keeper } = choosing;
+  const anybody = areAlike(candidates, demand, tried, keeper);
+  const { tier, best, trials } = anybody ? allOf(candidates) : bestOf(candidates, demand, tried, keeper);
   const outlook = outlookOf(best, demand);
   const { able, served } = anybody ? allAbleOf(candidates) : firstWithRoom(best, outlook, choosing);
   // One in `error` has no trial while another is online, nor one of a later priority while it is not needed. A retry is
@@ -123,6 +128,7 @@ export function choose(
     outlook,
     candidates,
     tried,
+    keeper,
     best,
     able,
     trials,
@@ -139,8 +145,8 @@ export function judge(choice: Choice): Judged[] {
 
 export function reasonOf(candidate: Candidate, choice: Choice): Rejection | null {
   if (choice.anybody) return null;
-  const { chosen, tried, best, trials, tier, served, outlook, overflowMs } = choice;
-  const out = excluded(candidate, tried);
+  const { chosen, tried, keeper, best, trials, tier, served, outlook, overflowMs } = choice;
+  const out = excluded(candidate, tried, keeper);
   if (out !== null || candidate === chosen) return out;
   if (trials.includes(candidate)) return 'circuit_open';
   if (tierOf(candidate, outlook.demand) === tier) {
@@ -192,11 +198,16 @@ interface Best {
 }
 
 /** All serve, and have room and the same priority. Most fleets are so most of the time: nobody has to be set apart. */
-function areAlike(candidates: readonly Candidate[], demand: Demand, tried: ReadonlySet<string>): boolean {
+function areAlike(
+  candidates: readonly Candidate[],
+  demand: Demand,
+  tried: ReadonlySet<string>,
+  keeper: string | null,
+): boolean {
   const first = candidates[0]?.priority;
   for (const one of candidates) {
     if (one.room <= 0 || one.priority !== first) return false;
-    if (excluded(one, tried) !== null || tierOf(one, demand) !== 0) return false;
+    if (excluded(one, tried, keeper) !== null || tierOf(one, demand) !== 0) return false;
   }
   return first !== undefined;
 }
@@ -205,11 +216,16 @@ function allOf(candidates: readonly Candidate[]): Best {
   return { tier: 0, best: candidates, trials: NO_TRIALS };
 }
 
-function bestOf(candidates: readonly Candidate[], demand: Demand, tried: ReadonlySet<string>): Best {
+function bestOf(
+  candidates: readonly Candidate[],
+  demand: Demand,
+  tried: ReadonlySet<string>,
+  keeper: string | null,
+): Best {
   const tiers: Candidate[][] = [[], [], [], [], [], [], []];
   const trials: Candidate[] = [];
   for (const candidate of candidates) {
-    if (excluded(candidate, tried) !== null) continue;
+    if (excluded(candidate, tried, keeper) !== null) continue;
     if (mayBeTried(candidate, demand)) trials.push(candidate);
     else (tiers[tierOf(candidate, demand)] as Candidate[]).push(candidate);
   }
@@ -234,12 +250,18 @@ function mayBeTried(candidate: Candidate, demand: Demand): boolean {
 const NO_TRIALS: readonly Candidate[] = [];
 
 /** Never chosen, whoever else there is. */
-function excluded(candidate: Candidate, tried: ReadonlySet<string>): Rejection | null {
+function excluded(candidate: Candidate, tried: ReadonlySet<string>, keeper: string | null): Rejection | null {
   const { endpointId, status, restMs, restIsAsked } = candidate;
   if (tried.size > 0 && tried.has(endpointId)) return 'tried';
   if (status !== 'online' && status !== 'error') return status;
   // One that did not say how long is asked where nobody else is, but not for somebody who has asked already.
-  return restMs > 0 && (restIsAsked || tried.size > 0) ? 'resting' : null;
+  if (restMs > 0 && (restIsAsked || tried.size > 0)) return 'resting';
+  return keeper === null || endpointId === keeper ? null : 'lacks_response';
+}
+
+/** Whether it makes sense to ask this one and nobody else. */
+export function canBeAsked(candidate: Candidate): boolean {
+  return excluded(candidate, NOBODY, null) === null && candidate.restMs === 0 && candidate.circuit !== 'open';
 }
 
 interface Served {

@@ -101,6 +101,7 @@ export const requestWords = section('requests', {
   reason_context_too_small: { en: 'context too small', ja: 'コンテキスト不足' },
   reason_at_capacity: { en: 'full', ja: '満杯' },
   reason_overloaded: { en: 'the wait is too long', ja: '待ち時間超過' },
+  reason_lacks_response: { en: 'does not have the previous response', ja: '前の応答を持っていない' },
   reason_later_priority: { en: 'later in priority', ja: '優先度が低い' },
 });
 

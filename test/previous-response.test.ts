@@ -1,0 +1,116 @@
+import { expect, test } from 'vitest';
+import type { SimulatedEngine } from '../src/demo/simulated-engine.js';
+import { engine, type LocalServer, startLocal, until } from './support/server.js';
+
+const RESPONSES = '/v1/responses';
+const MODEL = 'sim-small';
+
+interface House {
+  server: LocalServer;
+  boxes: { id: string; name: string; box: SimulatedEngine }[];
+}
+
+/** Endpoints that store their responses, each for itself. */
+async function house(policy: string, count = 3, dataDir?: string): Promise<House> {
+  const server = await startLocal({
+    args: ['--policy', policy],
+    env: { TROUPE_HEALTH_INTERVAL_MS: '60000' },
+    ...(dataDir === undefined ? {} : { dataDir }),
+  });
+  const boxes = [];
+  for (let i = 0; i < count; i += 1) {
+    const box = await engine({ models: [MODEL] });
+    boxes.push({ ...(await server.register(`box ${i}`, box.url)), name: `box ${i}`, box });
+  }
+  return { server, boxes };
+}
+
+interface Answered {
+  status: number;
+  id: string;
+  endpoint: string | null;
+  requestId: string;
+  json: { error?: { param: string } };
+}
+
+/** What was answered, to a stream or not, and by which endpoint. */
+async function respond(server: LocalServer, body: object = {}): Promise<Answered> {
+  const reply = await server.send('POST', RESPONSES, { model: MODEL, input: 'Go on.', ...body });
+  const id = /"id":"(resp_[^"]+)"/.exec(reply.text)?.[1] ?? '';
+  const endpoint = reply.headers.get('x-troupe-endpoint');
+  const requestId = reply.headers.get('x-request-id') as string;
+  return { status: reply.status, id, endpoint, requestId, json: reply.json };
+}
+
+test.each(['adaptive', 'round-robin', 'least-busy', 'power-of-two', 'weighted', 'fastest', 'affinity'])(
+  'a request that goes on from a response goes where that is stored, by %s',
+  async (policy) => {
+    const { server } = await house(policy);
+    for (const stream of [false, true, false, true]) {
+      let last = await respond(server, { stream });
+      const home = last.endpoint;
+      expect(last.status).toBe(200);
+      for (const turn of [1, 2, 3]) {
+        // Others come in between.
+        await respond(server);
+        last = await respond(server, { stream: turn % 2 === 0, previous_response_id: last.id });
+        expect([last.status, last.endpoint]).toEqual([200, home]);
+      }
+    }
+  },
+);
+
+test('it waits for the one endpoint that has the response, and nobody waits behind it for the others', async () => {
+  const { server, boxes } = await house('least-busy', 2);
+  const first = await respond(server);
+  const home = boxes.find(({ name }) => name === first.endpoint) as House['boxes'][number];
+  await server.send('PUT', `/api/endpoints/${home.id}`, { max_concurrency: 1 });
+  home.box.faults.next.push({ kind: 'hang' });
+  const busy = respond(server, { previous_response_id: first.id });
+  await until(() => home.box.active === 1);
+  const waits = respond(server, { previous_response_id: first.id });
+  await until(async () => (await server.get('/api/dashboard/stats')).json.queued_requests === 1);
+  for (let i = 0; i < 3; i += 1) {
+    const { status, endpoint } = await respond(server);
+    expect([status, endpoint === home.name]).toEqual([200, false]);
+  }
+  home.box.release();
+  await busy;
+  const { status, endpoint } = await waits;
+  expect([status, endpoint]).toEqual([200, home.name]);
+});
+
+test('the decision says that the others do not have the response, and explain foresees it', async () => {
+  const { server, boxes } = await house('round-robin');
+  const first = await respond(server);
+  const body = { model: MODEL, messages: [], previous_response_id: first.id };
+  const foreseen = (await server.send('POST', '/api/dashboard/explain', body)).json;
+  expect(foreseen.choice).toBe(boxes.find(({ name }) => name === first.endpoint)?.id);
+  const { requestId } = await respond(server, { previous_response_id: first.id });
+  const { decision } = (await server.get(`/api/dashboard/request-responses/${requestId}`)).json;
+  expect(decision.rejected).toEqual({ lacks_response: 2 });
+});
+
+test('where the endpoint cannot be asked another one is, whose word it is that it has no such response', async () => {
+  const { server, boxes } = await house('round-robin', 2);
+  const first = await respond(server);
+  const home = boxes.find(({ name }) => name === first.endpoint) as House['boxes'][number];
+  await server.send('POST', `/api/endpoints/${home.id}/drain`);
+  const elsewhere = await respond(server, { previous_response_id: first.id });
+  expect([elsewhere.status, elsewhere.json.error?.param]).toEqual([404, 'previous_response_id']);
+  expect(elsewhere.endpoint).not.toBe(home.name);
+  await server.send('POST', `/api/endpoints/${home.id}/resume`);
+  expect((await respond(server, { previous_response_id: first.id })).endpoint).toBe(home.name);
+});
+
+test('one that nobody is known to have goes to anybody, and so does one of an endpoint that was removed', async () => {
+  const { server, boxes } = await house('round-robin', 2);
+  expect((await respond(server, { previous_response_id: 'resp_unknown' })).status).toBe(404);
+  for (const previous of [7, null, '', {}, 'x'.repeat(600)]) {
+    expect([200, 404]).toContain((await respond(server, { previous_response_id: previous })).status);
+  }
+  const first = await respond(server);
+  const home = boxes.find(({ name }) => name === first.endpoint) as House['boxes'][number];
+  await server.send('DELETE', `/api/endpoints/${home.id}`);
+  expect((await respond(server, { previous_response_id: first.id })).status).toBe(404);
+});
