@@ -1,6 +1,19 @@
-import { expect, test } from 'vitest';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { open } from 'sqlite';
+import sqlite3 from 'sqlite3';
+import { expect, onTestFinished, test } from 'vitest';
 import type { SimulatedEngine } from '../src/demo/simulated-engine.js';
-import { engine, type LocalServer, startLocal, until } from './support/server.js';
+import { SqliteStore } from '../src/persistence/sqlite/sqlite-store.js';
+import {
+  type Api,
+  engine,
+  type LocalServer,
+  newDataDir,
+  spawnServer,
+  startLocal,
+  until,
+} from './support/server.js';
 
 const RESPONSES = '/v1/responses';
 const MODEL = 'sim-small';
@@ -11,11 +24,10 @@ interface House {
 }
 
 /** Endpoints that store their responses, each for itself. */
-async function house(policy: string, count = 3, dataDir?: string): Promise<House> {
+async function house(policy: string, count = 3): Promise<House> {
   const server = await startLocal({
     args: ['--policy', policy],
     env: { TROUPE_HEALTH_INTERVAL_MS: '60000' },
-    ...(dataDir === undefined ? {} : { dataDir }),
   });
   const boxes = [];
   for (let i = 0; i < count; i += 1) {
@@ -34,7 +46,7 @@ interface Answered {
 }
 
 /** What was answered, to a stream or not, and by which endpoint. */
-async function respond(server: LocalServer, body: object = {}): Promise<Answered> {
+async function respond(server: Pick<Api, 'send'>, body: object = {}): Promise<Answered> {
   const reply = await server.send('POST', RESPONSES, { model: MODEL, input: 'Go on.', ...body });
   const id = /"id":"(resp_[^"]+)"/.exec(reply.text)?.[1] ?? '';
   const endpoint = reply.headers.get('x-troupe-endpoint');
@@ -113,4 +125,56 @@ test('one that nobody is known to have goes to anybody, and so does one of an en
   const home = boxes.find(({ name }) => name === first.endpoint) as House['boxes'][number];
   await server.send('DELETE', `/api/endpoints/${home.id}`);
   expect((await respond(server, { previous_response_id: first.id })).status).toBe(404);
+});
+
+test.each(['SIGTERM', 'SIGKILL'] as const)('where responses are stored is known after %s', async (signal) => {
+  const args = ['--policy', 'round-robin'];
+  const first = await spawnServer({ args });
+  for (const i of [0, 1, 2]) await first.register(`box ${i}`, (await engine({ models: [MODEL] })).url);
+  const given = [];
+  for (let i = 0; i < 9; i += 1) given.push(await respond(first, { stream: i % 2 === 0 }));
+  await until(async () => (await countOf(first.dataDir)) === given.length, 10_000, 'the last batch');
+  await first.end(signal);
+  const second = await spawnServer({ args, dataDir: first.dataDir });
+  for (const { id, endpoint } of given) {
+    const next = await respond(second, { previous_response_id: id });
+    expect([next.status, next.endpoint]).toEqual([200, endpoint]);
+  }
+});
+
+async function opened(dataDir: string) {
+  const db = await open({ filename: join(dataDir, 'troupe.db'), driver: sqlite3.Database });
+  onTestFinished(() => db.close().catch(() => {}));
+  return db;
+}
+
+async function countOf(dataDir: string): Promise<number> {
+  const db = await opened(dataDir);
+  const row = await db.get<{ n: number }>('SELECT count(*) AS n FROM stored_responses');
+  await db.close();
+  return row?.n ?? 0;
+}
+
+test('what is older than request rows are kept is forgotten in slices, and a start reads the newest', async () => {
+  const dataDir = newDataDir();
+  await mkdir(dataDir, { recursive: true });
+  const store = new SqliteStore(join(dataDir, 'troupe.db'), () => Date.now());
+  await store.open();
+  onTestFinished(() => store.close());
+  const db = await opened(dataDir);
+  await db.run(
+    `WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 20099)
+     INSERT INTO stored_responses (id, endpoint_id, completed_at) SELECT 'resp_' || i, 'box', i FROM n`,
+  );
+  const seeds = await store.seedResponses();
+  expect([seeds.length, seeds[0], seeds.at(-1)]).toEqual([
+    20_000,
+    { id: 'resp_100', endpointId: 'box' },
+    { id: 'resp_20099', endpointId: 'box' },
+  ]);
+  const slices: number[] = [];
+  do slices.push(await store.expireResponses(1200, 500));
+  while (slices.at(-1) === 500);
+  expect(slices).toEqual([500, 500, 200]);
+  expect(await countOf(dataDir)).toBe(18_900);
 });

@@ -101,6 +101,7 @@ test.each([
   'endpoint_daily_stats',
   'endpoint_histograms',
   'endpoint_models',
+  'stored_responses',
   'request_minutes',
   'ledger_cursors',
 ])(

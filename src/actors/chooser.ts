@@ -2,6 +2,7 @@ import type { Candidate } from '../machines/candidate.js';
 import { type Choice, canBeAsked, choose, PLAINLY } from '../machines/choose.js';
 import { type Demand, isSurelyLonger, type Pin } from '../machines/demand.js';
 import type { PolicyName } from '../machines/policies.js';
+import type { StoredResponse } from '../machines/records.js';
 import type { Catalogue } from './catalogue.js';
 import type { Explorations } from './explorations.js';
 import type { Pins } from './pins.js';
@@ -99,6 +100,14 @@ export class Chooser {
   /** A response that its endpoint may have stored. */
   answered(responseId: string, endpointId: string): void {
     this.#deps.responses.note(responseId, { endpointId, bytes: 0 });
+  }
+
+  /** Those of earlier runs, oldest first; one that has been given since is where it was given last. */
+  seedResponses(rows: readonly StoredResponse[]): void {
+    const { responses } = this.#deps;
+    for (const { id, endpointId } of rows) {
+      if (responses.get(id) === undefined) responses.note(id, { endpointId, bytes: 0 });
+    }
   }
 
   /** The largest context there is, in tokens, if the prompt is surely longer; else null. */

@@ -134,7 +134,12 @@ export function buildHouse(deps: HouseDeps): House {
     ahead: (model) => waiting.ahead(model),
   });
   const waiting: WaitingRoom = new WaitingRoom({ chooser, catalogue, roster, system, mono });
-  const seeding = seedingOf({ ...deps, system, forget: (id) => chooser.forget(id) });
+  const seeding = seedingOf({
+    ...deps,
+    system,
+    forget: (id) => chooser.forget(id),
+    seedResponses: (rows) => chooser.seedResponses(rows),
+  });
   const sweep = async () => {
     await deps.sweep();
     await seeding.sealOld();

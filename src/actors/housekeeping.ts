@@ -47,7 +47,9 @@ export function housekeeping({
     let more = false;
     await sweep();
     if (retentionDays > 0) {
-      more = (await store.expireRequests(now - retentionDays * DAY_MS, SLICE_ROWS)) >= SLICE_ROWS;
+      const before = now - retentionDays * DAY_MS;
+      more = (await store.expireRequests(before, SLICE_ROWS)) >= SLICE_ROWS;
+      more = (await store.expireResponses(before, SLICE_ROWS)) >= SLICE_ROWS || more;
     }
     more = (await store.trimDecisions(DECISIONS_KEPT, SLICE_ROWS)) >= SLICE_ROWS || more;
     more = (await store.foldMinutes(minuteOf(now) - MINUTES_KEPT, SLICE_ROWS)) >= SLICE_ROWS || more;

@@ -1,6 +1,7 @@
 import type { Directory } from '../access/directory.js';
 import type { Vault } from '../access/vault.js';
 import { type Clock, localDate, minuteOf } from '../clock.js';
+import type { StoredResponse } from '../machines/records.js';
 import { RING_MINUTES } from '../machines/ring.js';
 import type { Store, StoredEndpoint } from '../persistence/store.js';
 import { type Books, newEndpointSeed } from './books.js';
@@ -20,6 +21,8 @@ export interface SeedingDeps {
   unsavedFile: string;
   /** An id that was given meanwhile is nobody's any more. */
   forget: (endpointId: string) => void;
+  /** Where responses are stored, oldest first. */
+  seedResponses: (rows: StoredResponse[]) => void;
   /** Tables that opening had to make again: their metrics start at zero. */
   recreated: () => string[];
   log: Log;
@@ -90,6 +93,11 @@ export function seedingOf(deps: SeedingDeps): Seeding {
       read: () => store.seedUsage(localDate(clock.now())),
       apply: (rows) => books.seedUsage(rows),
       applyLate: (rows) => books.seedUsage(rows),
+    }),
+    responses: query({
+      read: () => store.seedResponses(),
+      apply: (rows) => deps.seedResponses(rows),
+      applyLate: (rows) => deps.seedResponses(rows),
     }),
     users: query({
       read: () => store.access.seedUsers(),

@@ -151,6 +151,7 @@ export class ClientRequest {
       tokensEstimated: last?.seen.estimated ?? false,
       attempts: this.attempts,
       decision: this.#decided(),
+      responseId: last?.seen.responseId ?? null,
     };
   }
 

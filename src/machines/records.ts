@@ -62,6 +62,14 @@ export interface RequestRecord {
   attempts: AttemptRecord[];
   /** Why it went where it went; null once that is forgotten. */
   decision: DecisionRecord | null;
+  /** Of a whole answer of the responses API, to be found by; stored in no row. */
+  responseId?: string | null;
+}
+
+/** Where a response is stored that a request may go on from. */
+export interface StoredResponse {
+  id: string;
+  endpointId: string;
 }
 
 /** The attempt whose endpoint the row names: the last one tried. */

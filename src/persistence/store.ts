@@ -2,7 +2,7 @@ import type { Block } from '../actors/blocks.js';
 import type { EndpointSeed, HealthState, ModelSums } from '../actors/books.js';
 import type { EngineModel } from '../engines/engine.js';
 import type { ModelHistogram } from '../machines/hour-histograms.js';
-import type { RequestRecord } from '../machines/records.js';
+import type { RequestRecord, StoredResponse } from '../machines/records.js';
 import type { Slot } from '../machines/ring.js';
 import type { Range, SeriesFilter, Steps } from '../machines/series.js';
 import type { OwnerUsage } from '../machines/usage.js';
@@ -186,6 +186,8 @@ export interface Store {
   seedSums(today: string): Promise<ModelSums[]>;
   /** Over all hours, those that are deleted too. */
   seedHistograms(): Promise<ModelHistogram[]>;
+  /** The newest 20,000, oldest first. */
+  seedResponses(): Promise<StoredResponse[]>;
   seedUsage(today: string): Promise<OwnerUsage[]>;
   seedMinutes(fromMinute: number, toMinute: number): Promise<Slot[]>;
   /** Runs `read` between two writes and `then` with its answer before the next one. */
@@ -225,6 +227,8 @@ export interface Store {
   foldMinutes(before: number, limit: number): Promise<number>;
   /** Deletes at most `limit` histogram rows of hours before `before` (hours since the epoch); says how many. */
   expireHistograms(before: number, limit: number): Promise<number>;
+  /** Forgets where at most `limit` responses completed before `before` (wall clock, ms) are; says how many. */
+  expireResponses(before: number, limit: number): Promise<number>;
   /** Syncs what is committed to the disk, without waiting for anybody. */
   checkpoint(): Promise<void>;
   close(): Promise<void>;

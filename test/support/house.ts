@@ -148,6 +148,7 @@ export class MemoryStore implements Store {
   };
   seedMinutes = async () => [];
   seedHistograms = async () => [];
+  seedResponses = async () => [];
   seedUsage = async () => [];
   sealSecrets = async () => {};
   /** Nobody and nothing. */
@@ -190,6 +191,7 @@ export class MemoryStore implements Store {
   trimDecisions = async () => 0;
   foldMinutes = async () => 0;
   expireHistograms = async () => 0;
+  expireResponses = async () => 0;
   checkpoint = async () => {};
   close = async () => {};
 

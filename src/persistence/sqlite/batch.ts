@@ -4,6 +4,7 @@ import type { HealthState } from '../../actors/books.js';
 import type { EngineModel } from '../../engines/engine.js';
 import { lastAttempt, type RequestRecord } from '../../machines/records.js';
 import { ADD_HISTOGRAMS, histogramValues } from './histogram-table.js';
+import { ADD_RESPONSES, responseValues } from './response-table.js';
 
 /** The statements of one batch, prepared once for the writer handle. */
 export interface BatchWriter {
@@ -26,6 +27,7 @@ export async function batchWriter(db: Database): Promise<BatchWriter> {
     'INSERT INTO ledger_cursors (run, seq) VALUES (?, ?) ON CONFLICT (run) DO UPDATE SET seq = excluded.seq',
   );
   const rows = await prepare(INSERT_ROWS);
+  const responses = await prepare(ADD_RESPONSES);
   const counters = await prepare(ADD_COUNTERS);
   const daily = await prepare(ADD_DAILY);
   const minutes = await prepare(ADD_MINUTES);
@@ -40,6 +42,8 @@ export async function batchWriter(db: Database): Promise<BatchWriter> {
     await readCursor.reset();
     if (cursor !== undefined && cursor.seq >= block.lastSeq) return;
     if (block.rows.length > 0) await rows.run(JSON.stringify(block.rows.map(rowValues)));
+    const stored = responseValues(block.rows);
+    if (stored.length > 0) await responses.run(JSON.stringify(stored));
     const { delta } = block;
     if (delta.counters.size > 0) {
       await counters.run(JSON.stringify([...delta.counters].map(([id, c]) => [id, c.success, c.failed])));

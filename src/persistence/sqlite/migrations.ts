@@ -244,6 +244,17 @@ export const MIGRATIONS: Migration[] = [
       )
       .join('\n'),
   },
+  {
+    name: '0008-stored-responses',
+    sql: `
+      CREATE TABLE stored_responses (
+        id TEXT PRIMARY KEY NOT NULL,
+        endpoint_id TEXT NOT NULL,
+        completed_at INTEGER NOT NULL
+      ) STRICT;
+      CREATE INDEX stored_responses_by_time ON stored_responses (completed_at);
+    `,
+  },
 ];
 
 /**

@@ -16,6 +16,7 @@ const TABLES = [
   'audit_head',
   'usage_daily',
   'requests',
+  'stored_responses',
   'request_minutes',
   'request_hours',
   'ledger_cursors',

@@ -35,6 +35,7 @@ import {
 } from './reads.js';
 import { isSound, makeMissing, salvage, setAside, tablesOf } from './repair.js';
 import { readRequestSlice } from './request-slices.js';
+import { expireResponses, readResponses } from './response-table.js';
 import { readSeries } from './series-table.js';
 import { transaction } from './transaction.js';
 
@@ -115,6 +116,7 @@ export class SqliteStore implements Store {
   seedModels = () => this.#read((db) => readModels(db), new Map());
   seedSums = (today: string) => this.#read((db) => readSums(db, today), []);
   seedHistograms = () => this.#read((db) => readHistograms(db), []);
+  seedResponses = () => this.#read((db) => readResponses(db), []);
   seedUsage = (today: string) => this.#read((db) => readUsage(db, today), []);
   seedMinutes = (from: number, to: number) => this.#read((db) => readMinutes(db, from, to), []);
 
@@ -278,6 +280,13 @@ export class SqliteStore implements Store {
     return this.#write(async ({ writer }) => {
       this.#dirty = true;
       return expireHistograms(writer, before, limit);
+    });
+  }
+
+  expireResponses(before: number, limit: number): Promise<number> {
+    return this.#write(async ({ writer }) => {
+      this.#dirty = true;
+      return expireResponses(writer, before, limit);
     });
   }
 
