@@ -241,6 +241,7 @@ test('a client is told that the address is not allowed, and not which one it is'
     plainBody: null,
     kind,
     stream: false,
+    stores: true,
     deadlines: { connectMs: 5000, firstByteMs: 0, idleMs: 0, totalMs: 0 },
     clock: systemClock,
     reply,

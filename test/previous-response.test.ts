@@ -18,9 +18,15 @@ import {
 const RESPONSES = '/v1/responses';
 const MODEL = 'sim-small';
 
+interface Box {
+  id: string;
+  name: string;
+  box: SimulatedEngine;
+}
+
 interface House {
   server: LocalServer;
-  boxes: { id: string; name: string; box: SimulatedEngine }[];
+  boxes: Box[];
 }
 
 /** Endpoints that store their responses, each for itself. */
@@ -42,7 +48,7 @@ interface Answered {
   id: string;
   endpoint: string | null;
   requestId: string;
-  json: { error?: { param: string } };
+  json: { error?: { code: string; message: string } };
 }
 
 /** What was answered, to a stream or not, and by which endpoint. */
@@ -53,6 +59,9 @@ async function respond(server: Pick<Api, 'send'>, body: object = {}): Promise<An
   const requestId = reply.headers.get('x-request-id') as string;
   return { status: reply.status, id, endpoint, requestId, json: reply.json };
 }
+
+const homeOf = ({ boxes }: House, { endpoint }: Answered) =>
+  boxes.find(({ name }) => name === endpoint) as Box;
 
 test.each(['adaptive', 'round-robin', 'least-busy', 'power-of-two', 'weighted', 'fastest', 'affinity'])(
   'a request that goes on from a response goes where that is stored, by %s',
@@ -73,9 +82,10 @@ test.each(['adaptive', 'round-robin', 'least-busy', 'power-of-two', 'weighted', 
 );
 
 test('it waits for the one endpoint that has the response, and nobody waits behind it for the others', async () => {
-  const { server, boxes } = await house('least-busy', 2);
+  const all = await house('least-busy', 2);
+  const { server } = all;
   const first = await respond(server);
-  const home = boxes.find(({ name }) => name === first.endpoint) as House['boxes'][number];
+  const home = homeOf(all, first);
   await server.send('PUT', `/api/endpoints/${home.id}`, { max_concurrency: 1 });
   home.box.faults.next.push({ kind: 'hang' });
   const busy = respond(server, { previous_response_id: first.id });
@@ -103,26 +113,105 @@ test('the decision says that the others do not have the response, and explain fo
   expect(decision.rejected).toEqual({ lacks_response: 2 });
 });
 
-test('where the endpoint cannot be asked another one is, whose word it is that it has no such response', async () => {
-  const { server, boxes } = await house('round-robin', 2);
+test.each<[string, (house: House, home: Box) => unknown, number, string]>([
+  [
+    'drains',
+    ({ server }, { id }) => server.send('POST', `/api/endpoints/${id}/drain`),
+    503,
+    'no_endpoint_available',
+  ],
+  ['refuses', (_, { box }) => box.faults.next.push({ kind: 'status', status: 429 }), 429, ''],
+  ['is broken', (_, { box }) => box.faults.next.push({ kind: 'status', status: 500 }), 500, ''],
+  ['is gone', (_, { box }) => box.stop(), 502, 'upstream_unreachable'],
+  [
+    'breaks off',
+    (_, { box }) => box.faults.next.push({ kind: 'refuse' }, { kind: 'refuse' }),
+    502,
+    'upstream_broken',
+  ],
+])(
+  'nobody else is asked while the endpoint %s: its own word is the last',
+  async (_, befall, status, code) => {
+    const all = await house('round-robin', 2);
+    const first = await respond(all.server);
+    const home = homeOf(all, first);
+    const other = all.boxes.find((one) => one !== home) as Box;
+    const asked = () => other.box.requests.filter(({ path }) => path === RESPONSES).length;
+    const before = asked();
+    await befall(all, home);
+    const reply = await respond(all.server, { previous_response_id: first.id });
+    expect(reply.status).toBe(status);
+    if (code !== '') expect(reply.json.error?.code).toBe(code);
+    expect(asked()).toBe(before);
+    // Others are served all the same.
+    for (let i = 0; i < 3; i += 1) expect((await respond(all.server)).status).toBe(200);
+  },
+);
+
+test('one that drains is asked again once it does not, and one that has another URL no more', async () => {
+  const all = await house('round-robin', 2);
+  const { server } = all;
   const first = await respond(server);
-  const home = boxes.find(({ name }) => name === first.endpoint) as House['boxes'][number];
+  const home = homeOf(all, first);
   await server.send('POST', `/api/endpoints/${home.id}/drain`);
-  const elsewhere = await respond(server, { previous_response_id: first.id });
-  expect([elsewhere.status, elsewhere.json.error?.param]).toEqual([404, 'previous_response_id']);
-  expect(elsewhere.endpoint).not.toBe(home.name);
+  const refused = await respond(server, { previous_response_id: first.id });
+  expect(refused.json.error?.message).toBe(
+    'the endpoint that has the response to go on from cannot be asked now (1 draining)',
+  );
   await server.send('POST', `/api/endpoints/${home.id}/resume`);
   expect((await respond(server, { previous_response_id: first.id })).endpoint).toBe(home.name);
+  const { url } = await engine({ models: [MODEL] });
+  expect((await server.send('PUT', `/api/endpoints/${home.id}`, { base_url: url })).status).toBe(200);
+  await until(async () => (await server.get(`/api/endpoints/${home.id}`)).json.status === 'online');
+  const places = new Set<string | null>();
+  for (let i = 0; i < 2; i += 1) {
+    places.add((await respond(server, { previous_response_id: first.id })).endpoint);
+  }
+  expect(places.size).toBe(2);
+  await until(async () => (await countOf(server.dataDir)) === 0, 10_000, 'the rows of the old URL to go');
+});
+
+test('a queue that is full of such requests turns nobody else away', async () => {
+  const server = await startLocal({
+    args: ['--policy', 'round-robin'],
+    env: { TROUPE_HEALTH_INTERVAL_MS: '60000', TROUPE_QUEUE_MAX: '2' },
+  });
+  const boxes = [await engine({ models: [MODEL] }), await engine({ models: [MODEL] })];
+  for (const [i, { url }] of boxes.entries()) {
+    await server.register(`box ${i}`, url, { max_concurrency: 1 });
+  }
+  const first = await respond(server);
+  const home = boxes[first.endpoint === 'box 0' ? 0 : 1] as SimulatedEngine;
+  home.faults.next.push({ kind: 'hang' });
+  const more = [1, 2, 3].map(() => respond(server, { previous_response_id: first.id }));
+  await until(async () => (await server.get('/api/dashboard/stats')).json.queued_requests === 2);
+  for (let i = 0; i < 3; i += 1) expect((await respond(server)).status).toBe(200);
+  expect((await respond(server, { previous_response_id: first.id })).status).toBe(429);
+  home.release();
+  await Promise.all(more.map(async (one) => expect((await one).endpoint).toBe(first.endpoint)));
+});
+
+test('what is not to be stored is not remembered', async () => {
+  const { server } = await house('round-robin', 2);
+  for (const stream of [true, false]) {
+    const { id, status } = await respond(server, { store: false, stream });
+    expect([status, id]).toEqual([200, expect.stringMatching(/^resp_/)]);
+  }
+  const { id } = await respond(server, { store: true });
+  await until(async () => (await countOf(server.dataDir)) === 1, 10_000, 'the batch');
+  const db = await opened(server.dataDir);
+  expect(await db.get('SELECT id FROM stored_responses')).toEqual({ id });
 });
 
 test('one that nobody is known to have goes to anybody, and so does one of an endpoint that was removed', async () => {
-  const { server, boxes } = await house('round-robin', 2);
+  const all = await house('round-robin', 2);
+  const { server } = all;
   expect((await respond(server, { previous_response_id: 'resp_unknown' })).status).toBe(404);
   for (const previous of [7, null, '', {}, 'x'.repeat(600)]) {
     expect([200, 404]).toContain((await respond(server, { previous_response_id: previous })).status);
   }
   const first = await respond(server);
-  const home = boxes.find(({ name }) => name === first.endpoint) as House['boxes'][number];
+  const home = homeOf(all, first);
   await server.send('DELETE', `/api/endpoints/${home.id}`);
   expect((await respond(server, { previous_response_id: first.id })).status).toBe(404);
 });

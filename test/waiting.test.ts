@@ -21,11 +21,13 @@ function room(...ids: string[]) {
   const clock = { now: 0 };
   const catalogue = { candidates: () => boxes, places: () => [] } as unknown as Catalogue;
   const mono = () => clock.now;
+  const responses = new Pins();
+  for (const endpointId of ids) responses.note(`of ${endpointId}`, { endpointId, bytes: 0 });
   const chooser = new Chooser({
     catalogue,
     turns: new Turns(),
     pins: new Pins(),
-    responses: new Pins(),
+    responses,
     explorations: new Explorations(),
     policy: 'least-busy',
     overflowMs: 1000,
@@ -37,12 +39,13 @@ function room(...ids: string[]) {
   const waiting = new WaitingRoom({ chooser, catalogue, roster: {} as Roster, system, mono });
   const log: string[] = [];
   let serial = 0;
-  const enter = (model = 'm', tried: string[] = []) => {
+  const enter = (model = 'm', tried: string[] = [], keeper: string | null = null) => {
     serial += 1;
     const ticket = { id: `${model}${serial}`, model, key: '', priority: 0 };
     const waiter: Waiter = {
       ticket,
-      wanted: { ...NO_DEMAND, model, session: null, user: null, previous: null, prefixes: [] },
+      wanted: { ...NO_DEMAND, model, session: null, user: null, previous: `of ${keeper}`, prefixes: [] },
+      keeper,
       since: clock.now,
       tried: new Set(tried),
       begin: ({ chosen }) => {
@@ -64,6 +67,35 @@ function room(...ids: string[]) {
   };
   return { waiting, boxes, clock, log, enter, free };
 }
+
+test('who waits for one endpoint alone holds nobody up, and teaches no pace', () => {
+  const { waiting, clock, log, enter, free } = room('one', 'two');
+  for (let i = 0; i < 8; i += 1) enter('m', [], 'one');
+  expect([waiting.size, waiting.ahead('m')]).toEqual([8, 0]);
+  enter();
+  expect(waiting.ahead('m')).toBe(1);
+  free('two');
+  expect(log.splice(0)).toEqual(['m9 at two']);
+  for (let i = 1; i <= 8; i += 1) {
+    clock.now += 10_000;
+    free('one');
+    expect(log.splice(0)).toEqual([`m${i} at one`]);
+  }
+  enter();
+  enter();
+  expect(waiting.expectedMs('m')).toBeNull();
+  expect([waiting.size, waiting.ahead('m')]).toEqual([2, 2]);
+});
+
+test('of those who wait for several endpoints alone each has its turn when its own has room', () => {
+  const { waiting, log, enter, free } = room('one', 'two');
+  for (let i = 0; i < 3; i += 1) for (const id of ['one', 'two']) enter('m', [], id);
+  free('two');
+  free('one');
+  free('two');
+  expect(log).toEqual(['m2 at two', 'm1 at one', 'm4 at two']);
+  expect([waiting.size, waiting.ahead('m')]).toEqual([3, 0]);
+});
 
 test('an hour in which nobody waited is no pace: the next burst may wait like the first', () => {
   const { waiting, clock, log, enter, free } = room('one');

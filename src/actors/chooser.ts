@@ -1,5 +1,5 @@
 import type { Candidate } from '../machines/candidate.js';
-import { type Choice, canBeAsked, choose, PLAINLY } from '../machines/choose.js';
+import { type Choice, choose, PLAINLY } from '../machines/choose.js';
 import { type Demand, isSurelyLonger, type Pin } from '../machines/demand.js';
 import type { PolicyName } from '../machines/policies.js';
 import type { StoredResponse } from '../machines/records.js';
@@ -69,7 +69,7 @@ export class Chooser {
       waitedMs,
       ahead: ahead ?? this.#deps.ahead(model),
       mono: now,
-      keeper: this.#keeperOf(wanted, candidates, tried),
+      keeper: this.#keeperOf(wanted, candidates),
       mayExplore: policy === 'adaptive' && tried.size === 0 && explorations.mayExplore(model),
     });
   }
@@ -128,16 +128,10 @@ export class Chooser {
     this.#deps.responses.forget(endpointId);
   }
 
-  /** The one endpoint that has the response a request goes on from, as long as it can be asked. */
-  #keeperOf(
-    { previous }: Wanted,
-    candidates: readonly Candidate[],
-    tried: ReadonlySet<string>,
-  ): string | null {
+  /** The one endpoint that has the response a request goes on from, as long as it is there and has the model. */
+  #keeperOf({ previous }: Wanted, candidates: readonly Candidate[]): string | null {
     const keeper = previous === null ? undefined : this.#deps.responses.get(previous)?.endpointId;
-    if (keeper === undefined || tried.has(keeper)) return null;
-    const there = candidates.find((one) => one.endpointId === keeper);
-    return there !== undefined && canBeAsked(there) ? keeper : null;
+    return candidates.some(({ endpointId }) => endpointId === keeper) ? (keeper ?? null) : null;
   }
 
   #demandOf(wanted: Wanted, candidates: readonly Candidate[]): Demand {

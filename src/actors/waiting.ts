@@ -13,6 +13,8 @@ export interface Waiter {
   since: number;
   /** Endpoints that it was at already. */
   tried: ReadonlySet<string>;
+  /** The only endpoint that can serve it; null: anybody can. */
+  keeper: string | null;
   begin: (choice: Choice) => void;
   /** Nobody will come any more: none is there, or everything ends. */
   giveUp: (why: 'nobody' | 'closing') => void;
@@ -47,6 +49,8 @@ const HOPE_MS = 5000;
 export class WaitingRoom {
   readonly #deps: WaitingRoomDeps;
   readonly #waiters = new Map<string, Waiter>();
+  /** How many of those who wait for a model are for one endpoint alone: nobody else waits behind them. */
+  readonly #bound = new Map<string, number>();
   /** Of models that somebody had to wait for. */
   readonly #paces = new Map<string, Pace>();
   /** Models that somebody waits for and nobody can serve, since when. */
@@ -65,8 +69,9 @@ export class WaitingRoom {
     return [...this.#waiters.values()].map(({ ticket }) => ticket);
   }
 
+  /** How many have their turn before somebody who comes now. */
   ahead(model: string): number {
-    return this.#waiters.size === 0 ? 0 : ahead(this.#queue(), model);
+    return this.#waitFor(model) - (this.#bound.get(model) ?? 0);
   }
 
   /** How many of that key wait, for any model. */
@@ -91,13 +96,16 @@ export class WaitingRoom {
 
   enter(waiter: Waiter): void {
     this.#waiters.set(waiter.ticket.id, waiter);
+    this.#countBound(waiter, 1);
     this.#tell({ type: 'entered', ticket: waiter.ticket });
   }
 
   leave({ id, model }: Ticket): void {
-    if (!this.#waiters.delete(id)) return;
+    const waiter = this.#waiters.get(id);
+    if (waiter === undefined) return;
+    this.#drop(waiter);
     this.#tell({ type: 'left', id, model });
-    if (this.ahead(model) === 0) this.#deadSince.delete(model);
+    if (this.#waitFor(model) === 0) this.#deadSince.delete(model);
   }
 
   /** Something may have become free: whose turn it is begins, as long as there is room. */
@@ -131,24 +139,28 @@ export class WaitingRoom {
     const { chooser, mono } = this.#deps;
     let smallest = Number.POSITIVE_INFINITY;
     let ahead = 0;
+    const full = new Set<string>();
     for (const id of turns(this.#queue(), model)) {
       const waiter = this.#waiters.get(id);
       if (waiter === undefined) continue;
-      const { wanted, tried, since } = waiter;
-      const mayGoAnywhere = tried.size === 0 && wanted.previous === null;
+      const { wanted, tried, since, keeper } = waiter;
+      const mayGoAnywhere = tried.size === 0 && keeper === null;
       // Where one had no room a shorter prompt may fit elsewhere.
       if (mayGoAnywhere && wanted.promptBytes >= smallest) continue;
+      if (keeper !== null && full.has(keeper)) continue;
       const choice = chooser.look(wanted, { tried, waitedMs: mono() - since, ahead });
-      ahead += 1;
+      if (keeper === null) ahead += 1;
       if (choice.chosen !== undefined) {
-        this.#waiters.delete(id);
+        this.#drop(waiter);
         this.#deadSince.delete(model);
         this.#tell({ type: 'taken', model, id });
-        this.#noteTurn(model, waiter.since);
+        // Of one endpoint's pace the others learn nothing.
+        if (keeper === null) this.#noteTurn(model, waiter.since);
         waiter.begin(choice);
         return true;
       }
       if (mayGoAnywhere) smallest = wanted.promptBytes;
+      if (keeper !== null && choice.full && choice.keeper === keeper) full.add(keeper);
       if (this.#isHopeless(waiter, choice.full)) waiter.giveUp('nobody');
     }
     return false;
@@ -163,6 +175,22 @@ export class WaitingRoom {
     const dead = this.#deadSince.get(model) ?? now;
     this.#deadSince.set(model, dead);
     return now - Math.max(dead, since) > HOPE_MS;
+  }
+
+  #waitFor(model: string): number {
+    return this.#waiters.size === 0 ? 0 : ahead(this.#queue(), model);
+  }
+
+  #drop(waiter: Waiter): void {
+    this.#waiters.delete(waiter.ticket.id);
+    this.#countBound(waiter, -1);
+  }
+
+  #countBound({ keeper, ticket: { model } }: Waiter, step: 1 | -1): void {
+    if (keeper === null) return;
+    const count = (this.#bound.get(model) ?? 0) + step;
+    if (count > 0) this.#bound.set(model, count);
+    else this.#bound.delete(model);
   }
 
   #queue(): QueueState {

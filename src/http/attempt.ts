@@ -27,6 +27,8 @@ export interface AttemptOptions {
   plainBody: Buffer | null;
   kind: TapKind;
   stream: boolean;
+  /** The answer may be gone on from. */
+  stores: boolean;
   deadlines: AttemptDeadlines;
   clock: Clock;
   reply: Reply;

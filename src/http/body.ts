@@ -19,6 +19,8 @@ export interface RequestBody {
   user: string | null;
   /** The stored response that this one goes on from: `previous_response_id`, of at most 512 bytes. */
   previous: string | null;
+  /** Its answer may be gone on from; false only for a literal `false` in `store`. */
+  stores: boolean;
 }
 
 interface UsageSplice {
@@ -83,7 +85,7 @@ type Span = [from: number, to: number];
 const LIMITS = ['max_tokens', 'max_completion_tokens', 'max_output_tokens'] as const;
 const TURNS = ['messages', 'input', 'prompt'] as const;
 const CALLED = ['prompt_cache_key', 'user', 'previous_response_id'] as const;
-const NAMES = ['model', 'stream', 'stream_options', ...LIMITS, ...TURNS, ...CALLED] as const;
+const NAMES = ['model', 'stream', 'store', 'stream_options', ...LIMITS, ...TURNS, ...CALLED] as const;
 const OPTIONS = ['include_usage'];
 /** JSON would silently take the last one; the upstream might take the first. */
 const ONCE: ReadonlySet<Name> = new Set(['model', 'stream', 'stream_options']);
@@ -122,6 +124,8 @@ function readObject(body: Buffer): RequestBody {
     session: nameIn(body, members.prompt_cache_key),
     user: nameIn(body, members.user),
     previous: nameIn(body, members.previous_response_id),
+    // As for `stream`.
+    stores: members.store === undefined || body[members.store[0]] !== 0x66,
   };
 }
 

@@ -162,11 +162,13 @@ export function failoverOf(deps: FailoverDeps) {
     // Nobody fills the room alone, but for the key of the environment, which has no limits.
     if (principal.keyId !== NOBODY && waiting.heldBy(key()) >= queue.maxPerKey) return tooManyOfKey(model);
     const expected = waiting.expectedMs(model);
-    if (queue.timeoutMs > 0 && expected !== null && expected > queue.timeoutMs) return tooLong(model, true);
-    return waitForTurn(request);
+    // How long one endpoint alone will take nobody knows.
+    const isForeseen = choice.keeper === null && expected !== null && expected > queue.timeoutMs;
+    if (queue.timeoutMs > 0 && isForeseen) return tooLong(model, true);
+    return waitForTurn(request, choice.keeper);
   }
 
-  function waitForTurn(request: ClientRequest): Promise<Turn | ApiError | 'left'> {
+  function waitForTurn(request: ClientRequest, keeper: string | null): Promise<Turn | ApiError | 'left'> {
     const { id, key, principal, scanned } = request.accepted;
     const { model } = scanned;
     const ticket = { id, model, key: key(), priority: principal.priority };
@@ -196,6 +198,7 @@ export function failoverOf(deps: FailoverDeps) {
         wanted: request.wanted,
         since,
         tried: request.tried,
+        keeper,
         begin: (choice) => over(take(request, choice, choice.chosen as Candidate)),
         giveUp: (why) =>
           over(
@@ -296,6 +299,7 @@ export function failoverOf(deps: FailoverDeps) {
       plainBody: addUsage ? plain : null,
       kind: route.kind,
       stream: scanned.stream,
+      stores: scanned.stores,
       deadlines: deadlinesOf(deadlines, config, modelId, pace, asked),
       clock,
       reply: request.reply,
@@ -462,14 +466,18 @@ interface Failed {
 function nobody(model: string, choice: Choice): ApiError {
   const told = new Map<string, number>();
   let restMs = 0;
+  const { keeper } = choice;
   for (const { candidate, reason } of judge(choice)) {
+    if (keeper !== null && candidate.endpointId !== keeper) continue;
     if (reason !== null) told.set(reason, (told.get(reason) ?? 0) + 1);
     if (candidate.restMs > 0) restMs = restMs === 0 ? candidate.restMs : Math.min(restMs, candidate.restMs);
   }
   const why = [...told].map(([reason, count]) => `${count} ${reason}`).join(', ');
   return new ApiError(
     'no_endpoint_available',
-    `no endpoint can serve the model ${JSON.stringify(model)} now (${why})`,
+    keeper === null
+      ? `no endpoint can serve the model ${JSON.stringify(model)} now (${why})`
+      : `the endpoint that has the response to go on from cannot be asked now (${why})`,
     { param: 'model', headers: { 'retry-after': String(restMs > 0 ? Math.ceil(restMs / 1000) : 5) } },
   );
 }

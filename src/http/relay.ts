@@ -404,7 +404,7 @@ class Attempt implements Dispatcher.DispatchHandler, Watched, RunningAttempt {
       sentMs: this.#since(this.#sentAt),
       firstByteMs: this.#since(this.#firstByteAt),
       retryAfter: this.#retryAfter,
-      responseId: tap?.responseId ?? null,
+      responseId: this.#options.stores ? (tap?.responseId ?? null) : null,
     };
     this.#options.settle(end, seen, final);
   }

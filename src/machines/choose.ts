@@ -42,7 +42,7 @@ export interface Choosing {
   ahead: number;
   /** Monotonic, ms. */
   mono: number;
-  /** The only endpoint that can go on from where the request does; null: anybody can. */
+  /** The only endpoint that can go on from where the request does, as if nobody else were; null: anybody can. */
   keeper: string | null;
   /** It may go to where nothing was measured for long. */
   mayExplore: boolean;
@@ -257,11 +257,6 @@ function excluded(candidate: Candidate, tried: ReadonlySet<string>, keeper: stri
   // One that did not say how long is asked where nobody else is, but not for somebody who has asked already.
   if (restMs > 0 && (restIsAsked || tried.size > 0)) return 'resting';
   return keeper === null || endpointId === keeper ? null : 'lacks_response';
-}
-
-/** Whether it makes sense to ask this one and nobody else. */
-export function canBeAsked(candidate: Candidate): boolean {
-  return excluded(candidate, NOBODY, null) === null && candidate.restMs === 0 && candidate.circuit !== 'open';
 }
 
 interface Served {

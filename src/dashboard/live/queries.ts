@@ -25,6 +25,6 @@ interface Query {
  */
 export async function askAnew(query: Query, mayAsk: () => boolean = () => true): Promise<boolean> {
   const join = { cancelRefetch: false };
-  if (query.isFetching.value) await query.refetch(join);
+  if (mayAsk() && query.isFetching.value) await query.refetch(join);
   return mayAsk() && (await query.refetch(join)).isSuccess;
 }

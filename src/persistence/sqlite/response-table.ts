@@ -27,6 +27,11 @@ export async function readResponses(db: Database): Promise<StoredResponse[]> {
   return rows.reverse();
 }
 
+/** Those of an endpoint that is gone, or is another server now. */
+export async function forgetResponses(writer: Database, endpointId: string): Promise<void> {
+  await writer.run('DELETE FROM stored_responses WHERE endpoint_id = ?', endpointId);
+}
+
 export async function expireResponses(writer: Database, before: number, limit: number): Promise<number> {
   const result = await writer.run(
     `DELETE FROM stored_responses WHERE rowid IN

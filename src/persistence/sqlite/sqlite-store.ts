@@ -35,7 +35,7 @@ import {
 } from './reads.js';
 import { isSound, makeMissing, salvage, setAside, tablesOf } from './repair.js';
 import { readRequestSlice } from './request-slices.js';
-import { expireResponses, readResponses } from './response-table.js';
+import { expireResponses, forgetResponses, readResponses } from './response-table.js';
 import { readSeries } from './series-table.js';
 import { transaction } from './transaction.js';
 
@@ -137,8 +137,9 @@ export class SqliteStore implements Store {
     );
 
   updateEndpoint: Store['updateEndpoint'] = (config, sealed, reset, audit) =>
-    this.#change(audit, (writer) =>
-      writer.run(
+    this.#change(audit, async (writer) => {
+      if (reset !== null) await forgetResponses(writer, config.id);
+      await writer.run(
         `UPDATE endpoints SET name = ?2, base_url = ?3, secrets = CASE WHEN ?18 THEN ?4 ELSE secrets END,
            api_key = CASE WHEN ?18 THEN NULL ELSE api_key END, headers = CASE WHEN ?18 THEN '{}' ELSE headers END,
            health_interval_ms = ?5,
@@ -152,11 +153,14 @@ export class SqliteStore implements Store {
         ...configValues(config, sealed?.text ?? null),
         reset?.health ?? null,
         sealed === null ? 0 : 1,
-      ),
-    );
+      );
+    });
 
   deleteEndpoint: Store['deleteEndpoint'] = (id, audit) =>
-    this.#change(audit, (writer) => writer.run('DELETE FROM endpoints WHERE id = ?', id));
+    this.#change(audit, async (writer) => {
+      await forgetResponses(writer, id);
+      await writer.run('DELETE FROM endpoints WHERE id = ?', id);
+    });
 
   setDraining: Store['setDraining'] = (id, draining, audit) =>
     this.#change(audit, (writer) =>
