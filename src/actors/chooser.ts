@@ -121,11 +121,10 @@ export class Chooser {
     return largest > 0 ? largest : null;
   }
 
-  /** Of an endpoint that is gone. */
+  /** Of an endpoint that is gone, or is elsewhere now: it may still have the responses that it gave. */
   forget(endpointId: string): void {
     this.#deps.turns.forget(endpointId);
     this.#deps.pins.forget(endpointId);
-    this.#deps.responses.forget(endpointId);
   }
 
   /** The one endpoint that has the response a request goes on from, as long as it is there and has the model. */

@@ -152,9 +152,9 @@ export function registryOf(deps: RegistryDeps): Registry {
           newTarget,
         });
         if (newUrl) {
-          // Another server has nothing of what this one read, and what waits for it may go elsewhere.
-          house.chooser.forget(id);
           leases.moveWaiting(id, 'its URL was changed');
+          // Another server has nothing of what this one read.
+          house.chooser.forget(id);
           deps.dropConnections(id);
         }
         house.waiting.pump();

@@ -27,7 +27,7 @@ export async function readResponses(db: Database): Promise<StoredResponse[]> {
   return rows.reverse();
 }
 
-/** Those of an endpoint that is gone, or is another server now. */
+/** Those of an endpoint that is gone. */
 export async function forgetResponses(writer: Database, endpointId: string): Promise<void> {
   await writer.run('DELETE FROM stored_responses WHERE endpoint_id = ?', endpointId);
 }

@@ -137,9 +137,8 @@ export class SqliteStore implements Store {
     );
 
   updateEndpoint: Store['updateEndpoint'] = (config, sealed, reset, audit) =>
-    this.#change(audit, async (writer) => {
-      if (reset !== null) await forgetResponses(writer, config.id);
-      await writer.run(
+    this.#change(audit, (writer) =>
+      writer.run(
         `UPDATE endpoints SET name = ?2, base_url = ?3, secrets = CASE WHEN ?18 THEN ?4 ELSE secrets END,
            api_key = CASE WHEN ?18 THEN NULL ELSE api_key END, headers = CASE WHEN ?18 THEN '{}' ELSE headers END,
            health_interval_ms = ?5,
@@ -153,8 +152,8 @@ export class SqliteStore implements Store {
         ...configValues(config, sealed?.text ?? null),
         reset?.health ?? null,
         sealed === null ? 0 : 1,
-      );
-    });
+      ),
+    );
 
   deleteEndpoint: Store['deleteEndpoint'] = (id, audit) =>
     this.#change(audit, async (writer) => {
