@@ -129,8 +129,9 @@ export class Chooser {
 
   /** The one endpoint that has the response a request goes on from, as long as it is there and has the model. */
   #keeperOf({ previous }: Wanted, candidates: readonly Candidate[]): string | null {
-    const keeper = previous === null ? undefined : this.#deps.responses.get(previous)?.endpointId;
-    return candidates.some(({ endpointId }) => endpointId === keeper) ? (keeper ?? null) : null;
+    if (previous === null) return null;
+    const keeper = this.#deps.responses.get(previous)?.endpointId;
+    return candidates.find(({ endpointId }) => endpointId === keeper)?.endpointId ?? null;
   }
 
   #demandOf(wanted: Wanted, candidates: readonly Candidate[]): Demand {
