@@ -14,6 +14,7 @@ const LOOKED = {
   maxTokens: 300,
   session: null,
   user: null,
+  previous: null,
   prefixes: [],
 };
 

@@ -63,6 +63,7 @@ export class Gateway {
       catalogue: this.catalogue,
       turns,
       pins: new Pins(),
+      responses: new Pins(),
       explorations: new Explorations(),
       policy: real,
       overflowMs: 1000,

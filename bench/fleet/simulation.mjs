@@ -52,6 +52,7 @@ export function play(scene, policy, seed) {
       maxTokens: null,
       session: null,
       user: null,
+      previous: null,
       prefixes,
     };
     const job = { prompt, tokens, model, conversation };
