@@ -103,11 +103,12 @@ test('it waits for the one endpoint that has the response, and nobody waits behi
 });
 
 test('the decision says that the others do not have the response, and explain foresees it', async () => {
-  const { server, boxes } = await house('round-robin');
+  const all = await house('round-robin');
+  const { server } = all;
   const first = await respond(server);
   const body = { model: MODEL, messages: [], previous_response_id: first.id };
   const foreseen = (await server.send('POST', '/api/dashboard/explain', body)).json;
-  expect(foreseen.choice).toBe(boxes.find(({ name }) => name === first.endpoint)?.id);
+  expect(foreseen.choice).toBe(homeOf(all, first).id);
   const { requestId } = await respond(server, { previous_response_id: first.id });
   const { decision } = (await server.get(`/api/dashboard/request-responses/${requestId}`)).json;
   expect(decision.rejected).toEqual({ lacks_response: 2 });

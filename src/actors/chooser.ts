@@ -104,9 +104,8 @@ export class Chooser {
 
   /** Those of earlier runs, oldest first; one that has been given since is where it was given last. */
   seedResponses(rows: readonly StoredResponse[]): void {
-    const { responses } = this.#deps;
     for (const { id, endpointId } of rows) {
-      if (responses.get(id) === undefined) responses.note(id, { endpointId, bytes: 0 });
+      if (this.#deps.responses.get(id) === undefined) this.answered(id, endpointId);
     }
   }
 

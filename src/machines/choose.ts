@@ -101,8 +101,8 @@ export function choose(
   choosing: Choosing = PLAINLY,
 ): Choice {
   const { policy, random, tried, keeper } = choosing;
-  const anybody = areAlike(candidates, demand, tried, keeper);
-  const { tier, best, trials } = anybody ? allOf(candidates) : bestOf(candidates, demand, tried, keeper);
+  const anybody = areAlike(candidates, demand, choosing);
+  const { tier, best, trials } = anybody ? allOf(candidates) : bestOf(candidates, demand, choosing);
   const outlook = outlookOf(best, demand);
   const { able, served } = anybody ? allAbleOf(candidates) : firstWithRoom(best, outlook, choosing);
   // One in `error` has no trial while another is online, nor one of a later priority while it is not needed. A retry is
@@ -145,8 +145,8 @@ export function judge(choice: Choice): Judged[] {
 
 export function reasonOf(candidate: Candidate, choice: Choice): Rejection | null {
   if (choice.anybody) return null;
-  const { chosen, tried, keeper, best, trials, tier, served, outlook, overflowMs } = choice;
-  const out = excluded(candidate, tried, keeper);
+  const { chosen, best, trials, tier, served, outlook, overflowMs } = choice;
+  const out = excluded(candidate, choice);
   if (out !== null || candidate === chosen) return out;
   if (trials.includes(candidate)) return 'circuit_open';
   if (tierOf(candidate, outlook.demand) === tier) {
@@ -198,16 +198,11 @@ interface Best {
 }
 
 /** All serve, and have room and the same priority. Most fleets are so most of the time: nobody has to be set apart. */
-function areAlike(
-  candidates: readonly Candidate[],
-  demand: Demand,
-  tried: ReadonlySet<string>,
-  keeper: string | null,
-): boolean {
+function areAlike(candidates: readonly Candidate[], demand: Demand, bounds: Bounds): boolean {
   const first = candidates[0]?.priority;
   for (const one of candidates) {
     if (one.room <= 0 || one.priority !== first) return false;
-    if (excluded(one, tried, keeper) !== null || tierOf(one, demand) !== 0) return false;
+    if (excluded(one, bounds) !== null || tierOf(one, demand) !== 0) return false;
   }
   return first !== undefined;
 }
@@ -216,16 +211,11 @@ function allOf(candidates: readonly Candidate[]): Best {
   return { tier: 0, best: candidates, trials: NO_TRIALS };
 }
 
-function bestOf(
-  candidates: readonly Candidate[],
-  demand: Demand,
-  tried: ReadonlySet<string>,
-  keeper: string | null,
-): Best {
+function bestOf(candidates: readonly Candidate[], demand: Demand, bounds: Bounds): Best {
   const tiers: Candidate[][] = [[], [], [], [], [], [], []];
   const trials: Candidate[] = [];
   for (const candidate of candidates) {
-    if (excluded(candidate, tried, keeper) !== null) continue;
+    if (excluded(candidate, bounds) !== null) continue;
     if (mayBeTried(candidate, demand)) trials.push(candidate);
     else (tiers[tierOf(candidate, demand)] as Candidate[]).push(candidate);
   }
@@ -249,8 +239,11 @@ function mayBeTried(candidate: Candidate, demand: Demand): boolean {
 
 const NO_TRIALS: readonly Candidate[] = [];
 
+/** Where a request may not go, and where alone it may. */
+type Bounds = Pick<Choosing, 'tried' | 'keeper'>;
+
 /** Never chosen, whoever else there is. */
-function excluded(candidate: Candidate, tried: ReadonlySet<string>, keeper: string | null): Rejection | null {
+function excluded(candidate: Candidate, { tried, keeper }: Bounds): Rejection | null {
   const { endpointId, status, restMs, restIsAsked } = candidate;
   if (tried.size > 0 && tried.has(endpointId)) return 'tried';
   if (status !== 'online' && status !== 'error') return status;
